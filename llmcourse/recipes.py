@@ -1,0 +1,137 @@
+"""Recipes: every training run that the course names, in one table.
+
+A recipe is a model shape, training settings and a corpus. `tiny`, `small` and `medium` are the presets of
+`llmcourse train`; the others are recorded runs and benchmark settings. What a lesson trains live it writes out itself.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import data
+from .device import precision_policy, seconds_per_call
+from .errors import CourseError
+from .model import GPT, GPTConfig
+from .tokenizer import CharTokenizer
+from .trainer import TrainConfig, configure_optimizers
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named run: `shape` and `training` are the settings that differ from GPTConfig's and TrainConfig's defaults."""
+
+    about: str
+    shape: dict[str, Any]
+    training: dict[str, Any]
+    corpus: str = "shakespeare"
+    ship_weights: bool = False  # keep the trained model, in fp16, beside the recorded log
+
+    def with_settings(self, **changes: Any) -> "Recipe":
+        """The same recipe with some settings of either kind changed, by name; an unknown name is a CourseError."""
+        shape, training = dict(self.shape), dict(self.training)
+        for name, value in changes.items():
+            if name in {f.name for f in dataclasses.fields(TrainConfig)}:
+                training[name] = value
+            elif name in {f.name for f in dataclasses.fields(GPTConfig)} - {"vocab_size"}:
+                shape[name] = value
+            else:
+                raise CourseError(f"There is no setting {name!r}; the settings are those of GPTConfig and TrainConfig.")
+        return dataclasses.replace(self, shape=shape, training=training)
+
+    def model_config(self, vocab_size: int) -> GPTConfig:
+        """The model's configuration for a tokenizer with `vocab_size` tokens."""
+        return GPTConfig(vocab_size=vocab_size, **self.shape)
+
+    def train_config(self) -> TrainConfig:
+        """The settings of the training run."""
+        return TrainConfig(**self.training)
+
+
+def prepare(recipe: Recipe, corpus: str | None = None) -> tuple[GPT, CharTokenizer, torch.Tensor, torch.Tensor]:
+    """The untrained model, the tokenizer, and the training and validation ids of a recipe; seeds torch."""
+    text = data.load(corpus or recipe.corpus)
+    tokenizer = CharTokenizer.from_text(text)
+    train, val = data.split(torch.tensor(tokenizer.encode(text)))
+    torch.manual_seed(recipe.train_config().seed)
+    return GPT(recipe.model_config(tokenizer.vocab_size)), tokenizer, train, val
+
+
+def estimate_seconds(recipe: Recipe, device: torch.device, vocab_size: int = 65) -> float:
+    """Training time of a recipe on this machine, in seconds, from a few real steps (without evaluations).
+
+    A step is measured on a part of the batch and scaled up, so that the estimate itself takes seconds.
+    """
+    config = recipe.train_config()
+    rows = config.batch_size if device.type == "cuda" else min(config.batch_size, 4)
+    model = GPT(recipe.model_config(vocab_size)).to(device)
+    optimizers = configure_optimizers(model, config)
+    x = torch.randint(vocab_size, (rows, model.config.block_size), device=device)
+    policy = precision_policy(device, config.precision)
+
+    def forward_backward() -> None:
+        with policy.autocast(device):
+            model.loss(x, x).backward()
+
+    def update() -> None:
+        for optimizer in optimizers:
+            optimizer.step()
+
+    pieces = seconds_per_call(forward_backward, device, repeats=3, warmup=1) * config.batch_size / rows
+    return config.max_steps * (pieces + seconds_per_call(update, device, repeats=3, warmup=1))
+
+
+GPT2_LIKE = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}
+# What the speed-running community found, in the switches of this package.
+FAST_SHAPE = {
+    "position": "rope",
+    "norm": "rmsnorm",
+    "activation": "relu2",
+    "qk_norm": True,
+    "bias": False,
+    "tie_weights": False,
+    "zero_init": True,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "tiny": Recipe(
+        "2 layers, 128 wide: two minutes on a laptop's CPU.",
+        {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 64},
+        {"max_steps": 3000, "batch_size": 32, "learning_rate": 3e-3, "weight_decay": 0.1},
+    ),
+    "small": Recipe(
+        "4 layers, 256 wide: a few minutes on a T4, an hour on a CPU.",
+        {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128, "dropout": 0.1},
+        {"max_steps": 3000, "batch_size": 64, "learning_rate": 2e-3},
+    ),
+    "medium": Recipe(
+        "6 layers, 384 wide, 10.7 million parameters: for a GPU.",
+        {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
+        {"max_steps": 5000, "batch_size": 64, "learning_rate": 1e-3, "min_lr": 1e-4},
+    ),
+    "cpu-canonical": Recipe(
+        "GPT-2's architecture, 4 layers, 128 wide, context 64, with a schedule tuned for a CPU.",
+        GPT2_LIKE,
+        {"max_steps": 1300, "learning_rate": 4e-3, "warmup_steps": 50, "schedule": "linear"},
+    ),
+    "cpu-fast": Recipe(
+        "The same size with rotary positions, QK-norm, RMSNorm, squared ReLU, zero-initialized outputs and Muon.",
+        GPT2_LIKE | FAST_SHAPE,
+        {
+            "max_steps": 400,
+            "optimizer": "muon",
+            "learning_rate": 1e-2,
+            "warmup_steps": 20,
+            "schedule": "linear",
+        },
+    ),
+}
+PRESETS = ("tiny", "small", "medium")
+
+
+def get(name: str) -> Recipe:
+    """The recipe called `name`; CourseError names the ones there are."""
+    if name not in RECIPES:
+        raise CourseError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
