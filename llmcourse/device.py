@@ -2,10 +2,11 @@
 
 A course runs on laptops, on a free Colab T4 and on whatever a reader has. Three questions come back in every
 lesson: which device (`pick_device`), which precision (`precision_policy`), and how much work fits into the
-time (`budget`, `estimate_seconds`).
+time (`budget`, and `recipes.estimate_seconds`). The last part of the file joins several processes into one run.
 """
 
 import contextlib
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from .errors import CourseError
 
@@ -30,7 +33,7 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-    except RuntimeError as e:
+    except (RuntimeError, TypeError) as e:
         raise CourseError(f"Device must be auto, cpu, cuda, cuda:N or mps, not {str(wanted)!r}.") from e
     missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
@@ -138,3 +141,39 @@ def cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """The state of torch's global random numbers: of the CPU, and of the GPU if `device` is one."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states
+
+
+def set_random_state(device: torch.device, states: list[Tensor]) -> None:
+    """Go back to a state that `random_state` returned; a run that moved to another kind of device keeps the CPU's."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
+    elif device.type == "mps" and len(states) > 1:
+        torch.mps.set_rng_state(states[1])
+
+
+def join_process_group(device: str | torch.device = "auto") -> tuple[int, int, torch.device]:
+    """Rank, number of processes and device of this process; joins the group if `torchrun` started it.
+
+    Each process takes the GPU of its own number. Raises CourseError if there are more processes than GPUs.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    own = pick_device(device)
+    if world_size == 1:
+        return 0, 1, own
+    if own.type == "cuda":
+        own = pick_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(own)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    return dist.get_rank(), world_size, own

@@ -57,8 +57,8 @@ class KneserNey:
     ) -> None:
         if order < 1 or vocab_size < 1:
             raise CourseError(f"order ({order}) and vocab_size ({vocab_size}) must both be at least 1.")
-        given = isinstance(discount, int | float)
-        if not (0 < discount < 1 if given else discount in (None, "modified")):
+        sensible = 0 < discount < 1 if isinstance(discount, int | float) else discount in (None, "modified")
+        if not sensible:
             raise CourseError(f'discount is {discount!r}: pass None, "modified", or a number between 0 and 1.')
         self.order, self.vocab_size, self.discount = order, vocab_size, discount
         self.discounts: list[tuple[float, float, float]] = []
@@ -90,9 +90,7 @@ class KneserNey:
             context = gram[:-1]
         self.discounts = [self._discounts_for(count) for count in counts]
         contexts_seen = [1, *(len(level_keys) for level_keys in keys)]
-        self._levels = [
-            self._level(*parts) for parts in zip(keys, counts, self.discounts, contexts_seen, strict=False)
-        ]
+        self._levels = [self._level(*parts) for parts in zip(keys, counts, self.discounts, contexts_seen, strict=False)]
         return self
 
     def _discounts_for(self, count: np.ndarray) -> tuple[float, float, float]:

@@ -19,6 +19,7 @@ import sys
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,21 +46,17 @@ _STYLE: Any = {
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
     **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.7),
     **dict.fromkeys(("axes.titlesize", "figure.titlesize", "figure.labelsize"), "medium"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("figure.dpi", "savefig.dpi"), 150),
     "figure.figsize": (6.5, 3.7),  # inches; with 11-point text, legible from 350 to 700 pixels
     "font.size": 11,
-    "font.family": "sans-serif",
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
     "figure.constrained_layout.use": True,
     "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.xmargin": 0.02,
     "axes.prop_cycle": cycler(color=COLORS),
     "grid.alpha": 0.12,
     "image.cmap": "cividis",  # equal steps look equal, with and without color vision
     "image.interpolation": "none",  # one pixel a cell: small, and the browser enlarges it without blur
-    "legend.frameon": False,
     "lines.linewidth": 1.8,
     "svg.fonttype": "none",
     "svg.hashsalt": "llmcourse",
@@ -71,11 +68,13 @@ def style() -> None:
     mpl.rcParams.update(_STYLE)
 
 
+@dataclass(frozen=True, repr=False)
 class PageFigure:
     """A finished figure: HTML for a notebook or a page, its alt text in brackets for a terminal."""
 
-    def __init__(self, svg: str, alt: str, caption: str | None = None) -> None:
-        self.svg, self.alt, self.caption = svg, alt, caption
+    svg: str
+    alt: str
+    caption: str | None = None
 
     def _repr_html_(self) -> str:
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
@@ -114,7 +113,9 @@ def show(fig: Figure | Axes | None = None, *, alt: str, caption: str | None = No
     ipython = sys.modules.get("IPython")  # never imported from here
     if ipython is None or ipython.get_ipython() is None:
         return page
-    ipython.display.display(page)
+    from IPython.display import display
+
+    display(page)
     return None
 
 
@@ -124,6 +125,7 @@ def _svg(fig: Figure, alt: str) -> str:
     buffer, no_clock = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has more fonts
+        fig.draw_without_rendering()  # titles find their place only while drawing; then the layout is right
         fig.savefig(buffer, format="svg", transparent=True, metadata=no_clock)
     root = ET.fromstring(buffer.getvalue())
     for parent in list(root.iter()):
@@ -135,7 +137,11 @@ def _svg(fig: Figure, alt: str) -> str:
         if element.tag not in ("text", "tspan"):
             element.text = None
         attributes = {name.rpartition("}")[2]: " ".join(value.split()) for name, value in element.items()}
-        element.attrib = {name: _attribute(name, value) for name, value in attributes.items()}
+        element.attrib = {
+            name: _attribute(name, value)
+            for name, value in attributes.items()
+            if not value.startswith("rotate(-0 ")  # by nothing
+        }
 
     # Drop the names that nothing refers to; make the others unique to this figure.
     values = [value for element in root.iter() for value in element.attrib.values()]
@@ -174,13 +180,14 @@ def _attribute(name: str, value: str) -> str:
 
 def _lighten(fig: Figure) -> None:
     """Keep the file small: thin out long lines, turn meshes and large scatter plots into pixels."""
-    lines = [line for ax in fig.axes for line in ax.lines if len(line.get_xydata()) > 200]
-    if sum(len(line.get_xydata()) for line in lines) > _MAX_POINTS:
-        for line in lines:
-            line.set_data(*thin(*line.get_data(orig=False), max(4, _MAX_POINTS // len(lines))))
+    data = {line: np.array(line.get_data(orig=False)) for ax in fig.axes for line in ax.lines}
+    long = [line for line in data if data[line].shape[1] > 200]
+    if sum(data[line].shape[1] for line in long) > _MAX_POINTS:
+        for line in long:
+            line.set_data(*thin(data[line][0], data[line][1], max(4, _MAX_POINTS // len(long))))
     for artist in fig.findobj():
-        mesh = isinstance(artist, QuadMesh)
-        if mesh or (isinstance(artist, PathCollection) and len(artist.get_offsets()) > 300):
+        scatter: Any = artist if isinstance(artist, PathCollection) else None
+        if isinstance(artist, QuadMesh) or (scatter and len(scatter.get_offsets()) > 300):
             artist.set_rasterized(True)
 
 
@@ -234,7 +241,7 @@ def loss_curves(
         ys = _average(raw, smooth) if smooth and many else raw
         (line,) = ax.plot(xs, ys, marker=None if many else "o", markersize=3.5, label=name or "_run")
         if ys is not raw:
-            ax.plot(xs, raw, color=line.get_color(), alpha=0.3, linewidth=0.7, zorder=1.5)
+            ax.plot(xs, raw, color=line.get_color(), alpha=0.45, linewidth=0.7, zorder=1.5)
         last = np.flatnonzero(np.isfinite(ys))[-1]
         ends.append((name, xs[last], ys[last], line.get_color()))
         fields.append(_NAMES.get(field, field))
@@ -303,17 +310,21 @@ def _spread(targets: Sequence[float], gap: float) -> np.ndarray:
 
 @mpl.rc_context(_STYLE)
 def heatmap(
-    matrix: Any, *, xlabel: str = "", ylabel: str = "", label: str = "", rows: Sequence[str] | None = None,
+    matrix: Any, *, xlabel: str = "", ylabel: str = "", label: str | None = "", rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None, vmin: float | None = None, vmax: float | None = None,
-    ax: Axes | None = None, scale: bool = True,
+    ax: Axes | None = None,
 ) -> Axes:  # fmt: skip
-    """Draw a (rows, columns) matrix as colors; nan cells stay blank; `label` names the color scale."""
+    """Draw a (rows, columns) matrix as colors; nan cells stay blank.
+
+    rows, columns: a label for each cell of a side. label: the name of the color scale; None leaves it out.
+    """
     values = _array(matrix, 2, "A heatmap", "rows, columns", finite=False)
     for names, size in ((rows, values.shape[0]), (columns, values.shape[1])):
         if names is not None and len(names) != size:
             raise CourseError(f"{len(names)} labels do not fit a side of {size} cells; pass one for each.")
     square = rows is not None and columns is not None
-    ax = ax or plt.subplots(figsize=(6.5, 6.5 * min(1, 0.3 + len(values) / values.shape[1])) if square else None)[1]
+    height = 0.7 + 5.2 * min(1.2, len(values) / values.shape[1])
+    ax = ax or plt.subplots(figsize=(6.5, height) if square else None)[1]
     image = ax.imshow(values, vmin=vmin, vmax=vmax, aspect="equal" if square else "auto")
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.spines[:].set_visible(False)
@@ -326,13 +337,14 @@ def heatmap(
             size = min(10.5, room * every)
             axis.set_ticks(range(0, len(names), every), shown, rotation=turn, fontsize=size, parse_math=False)
             axis.set_tick_params(length=0, pad=2)
-    if scale:
+    if label is not None:
         _scale(image, ax, label)
     return ax
 
 
 def _scale(image: Any, axes: Any, label: str) -> None:
-    image.figure.colorbar(image, ax=axes, shrink=0.8, aspect=24, pad=0.02, label=label).outline.set_visible(False)
+    bar = image.figure.colorbar(image, ax=axes, shrink=0.8, aspect=24, pad=0.02, label=label)
+    bar.outline.set_visible(False)
 
 
 @mpl.rc_context(_STYLE)
@@ -349,7 +361,7 @@ def attention_maps(
     w = w[None] if w.ndim == 2 else w
     n_head, T = w.shape[:2]
     if w.shape[1:] != (len(tokens), len(tokens)):
-        raise CourseError(f"Attention of shape {w.shape} does not fit {len(tokens)} tokens; it must be (n_head, T, T).")
+        raise CourseError(f"Attention must be (n_head, T, T); {w.shape} does not fit {len(tokens)} tokens.")
     if T > 48:
         raise CourseError(f"{T} tokens are too many to read; show a piece, such as weights[:, :32, :32].")
     if w.min() < -1e-4 or w.max() > 1 + 1e-4:
@@ -363,7 +375,8 @@ def attention_maps(
     fig, axes = plt.subplots(down, across, figsize=(6.5, down * (side + 0.2)), squeeze=False)
     for h, ax in zip(chosen, axes.flat, strict=False):
         blank = np.triu(w[h] == 0, k=1)
-        heatmap(np.where(blank, np.nan, w[h]), rows=tokens, columns=tokens, vmin=0, vmax=1, ax=ax, scale=False)
+        seen = np.where(blank, np.nan, w[h])
+        heatmap(seen, rows=tokens, columns=tokens, label=None, vmin=0, vmax=1, ax=ax)
         ax.set_title(f"head {h}" if len(chosen) == n_head else f"head {h} of {n_head}")
     for ax in axes.flat[len(chosen) :]:
         ax.set_axis_off()
@@ -392,33 +405,28 @@ def distribution(
         if len(p) != V or p.min() < 0 or abs(p.sum() - 1) > 1e-3:
             raise CourseError(f"Pass {V} probabilities (after the softmax) that add up to 1, not {len(p)} that "
                               f"add up to {p.sum():.4g}; labels and distributions are equally long.")  # fmt: skip
-    if not panels or top < 1:
-        raise CourseError("There is nothing to draw; pass at least one distribution and a top of 1 or more.")
+    if not 1 <= len(panels) <= 4 or top < 1:
+        raise CourseError("Pass one to four distributions and a top of 1 or more.")
     ids = np.argsort(-next(iter(panels.values())), kind="stable")[:top]
     names = [visible(labels(int(i)) if callable(labels) else labels[i]) for i in ids]
     if left := V - len(ids):
         names.append(f"{left} other{'s' * (left > 1)}")
-    across = min(3, len(panels))
-    down = math.ceil(len(panels) / across)
-    size = (6.5, down * (0.9 + 0.24 * len(names)))
-    fig, axes = plt.subplots(down, across, figsize=size, sharey=True, sharex=True, squeeze=False)
-    for ax in axes.flat:
-        ax.set_axis_off()
+    size = (6.5, 0.9 + 0.24 * len(names))
+    fig, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, sharex=True, squeeze=False)
     longest = 0.0
-    for i, (ax, (name, p)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+    for ax, (name, p), color in zip(axes[0], panels.items(), COLORS, strict=False):
         shares = np.append(p[ids], 1 - p[ids].sum())[: len(names)].clip(0)
-        bars = ax.barh(range(len(names)), shares, color=COLORS[i % len(COLORS)], height=0.72)
+        bars = ax.barh(range(len(names)), shares, color=color, height=0.72)
         ax.bar_label(bars, [f"{v:.2f}" if v >= 0.005 else "<0.01" for v in shares], padding=3)
         if left:
             bars[-1].set_alpha(0.45)
         longest = max(longest, shares.max())
-        ax.set_axis_on()
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ax.set_title(name)
-    axes[0, 0].set(xlim=(0, longest * (1.1 + 0.16 * across)), xticks=[])  # room for the numbers
-    axes[0, 0].set_yticks(range(len(names)), names, parse_math=False)
-    axes[0, 0].invert_yaxis()
+    ax.set(xlim=(0, longest * (1.1 + 0.16 * len(panels))), xticks=[])  # room for the numbers
+    ax.set_yticks(range(len(names)), names, parse_math=False)
+    ax.invert_yaxis()
     fig.supxlabel("probability")
     return fig
 
