@@ -64,7 +64,8 @@ def estimate_seconds(recipe: Recipe, device: torch.device, vocab_size: int = 65)
     A step is measured on a part of the batch and scaled up, so that the estimate itself takes seconds.
     """
     config = recipe.train_config()
-    rows = config.batch_size if device.type == "cuda" else min(config.batch_size, 4)
+    rows = config.batch_size // config.accumulation_steps  # what has to fit into memory at once
+    rows = rows if device.type == "cuda" else min(rows, 4)
     model = GPT(recipe.model_config(vocab_size)).to(device)
     optimizers = configure_optimizers(model, config)
     x = torch.randint(vocab_size, (rows, model.config.block_size), device=device)
@@ -72,7 +73,8 @@ def estimate_seconds(recipe: Recipe, device: torch.device, vocab_size: int = 65)
 
     def forward_backward() -> None:
         with policy.autocast(device):
-            model.loss(x, x).backward()
+            loss = model.loss(x, x)
+        loss.backward()
 
     def update() -> None:
         for optimizer in optimizers:
@@ -82,7 +84,8 @@ def estimate_seconds(recipe: Recipe, device: torch.device, vocab_size: int = 65)
     return config.max_steps * (pieces + seconds_per_call(update, device, repeats=3, warmup=1))
 
 
-GPT2_LIKE = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}
+CPU_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 64}  # nanoGPT's CPU recipe
+GALLERY_SHAPE = {"n_layer": 4, "n_head": 4, "n_embd": 192, "block_size": 128}
 # What the speed-running community found, in the switches of this package.
 FAST_SHAPE = {
     "position": "rope",
@@ -93,12 +96,13 @@ FAST_SHAPE = {
     "tie_weights": False,
     "zero_init": True,
 }
+FAST_TRAINING = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 1e-2, "warmup_steps": 20, "schedule": "linear"}
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(
         "2 layers, 128 wide: two minutes on a laptop's CPU.",
         {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 64},
-        {"max_steps": 3000, "batch_size": 32, "learning_rate": 3e-3, "weight_decay": 0.1},
+        {"max_steps": 3000, "batch_size": 32, "learning_rate": 3e-3},
     ),
     "small": Recipe(
         "4 layers, 256 wide: a few minutes on a T4, an hour on a CPU.",
@@ -110,21 +114,27 @@ RECIPES: dict[str, Recipe] = {
         {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
         {"max_steps": 5000, "batch_size": 64, "learning_rate": 1e-3, "min_lr": 1e-4},
     ),
-    "cpu-canonical": Recipe(
+    "canonical": Recipe(
         "GPT-2's architecture, 4 layers, 128 wide, context 64, with a schedule tuned for a CPU.",
-        GPT2_LIKE,
+        CPU_SHAPE,
         {"max_steps": 1300, "learning_rate": 4e-3, "warmup_steps": 50, "schedule": "linear"},
     ),
-    "cpu-fast": Recipe(
+    "fast": Recipe(
         "The same size with rotary positions, QK-norm, RMSNorm, squared ReLU, zero-initialized outputs and Muon.",
-        GPT2_LIKE | FAST_SHAPE,
-        {
-            "max_steps": 400,
-            "optimizer": "muon",
-            "learning_rate": 1e-2,
-            "warmup_steps": 20,
-            "schedule": "linear",
-        },
+        CPU_SHAPE | FAST_SHAPE,
+        FAST_TRAINING | {"max_steps": 300},
+    ),
+    "cpu-gpt2": Recipe(
+        "GPT-2's architecture, 4 layers, 192 wide, context 128: about ten minutes on two CPU cores.",
+        GALLERY_SHAPE,
+        {"max_steps": 2400, "batch_size": 16, "learning_rate": 3e-3, "schedule": "linear", "eval_interval": 200},
+        ship_weights=True,
+    ),
+    "cpu-fast": Recipe(
+        "The same size with the parts of the fast recipe: about ten minutes on two CPU cores.",
+        GALLERY_SHAPE | FAST_SHAPE,
+        FAST_TRAINING | {"max_steps": 2400, "batch_size": 16, "eval_interval": 200},
+        ship_weights=True,
     ),
 }
 PRESETS = ("tiny", "small", "medium")
