@@ -81,11 +81,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
 def read(path: Path) -> dict[str, Any]:
     """The plain dict that `save` wrote, or a CourseError; nothing in the file is ever executed."""
     try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("ignore")  # torch's remarks on foreign files; the sentences below say it all
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        file = open(path, "rb")  # noqa: SIM115 (closed below; only opening it can be a matter of permissions)
     except OSError as e:
         raise CourseError(f"Cannot read {path} ({e.strerror or e}): check the path and its permissions.") from e
+    try:
+        with file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on foreign files; the sentence below says it all
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as e:  # there is no end to the errors that a damaged or hostile file can cause
         raise CourseError(
             f"{path} is damaged or not a checkpoint of this course; it was not loaded and nothing in it was run."

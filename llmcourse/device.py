@@ -143,23 +143,23 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def random_state(device: torch.device) -> list[Tensor]:
-    """The state of torch's global random numbers: of the CPU, and of the GPU if `device` is one."""
-    states = [torch.get_rng_state()]
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's global random numbers: of the CPU, and of `device` if it has its own."""
+    states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
+        states["cuda"] = torch.cuda.get_rng_state(device)
     elif device.type == "mps":
-        states.append(torch.mps.get_rng_state())
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
-def set_random_state(device: torch.device, states: list[Tensor]) -> None:
-    """Go back to a state that `random_state` returned; a run that moved to another kind of device keeps the CPU's."""
-    torch.set_rng_state(states[0])
-    if device.type == "cuda" and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], device)
-    elif device.type == "mps" and len(states) > 1:
-        torch.mps.set_rng_state(states[1])
+def set_random_state(device: torch.device, states: dict[str, Tensor]) -> None:
+    """Go back to what `random_state` returned; what was saved for another kind of device is left out."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
 
 
 def join_process_group(device: str | torch.device = "auto") -> tuple[int, int, torch.device]:

@@ -47,7 +47,7 @@ class GPTConfig:
     `position` is how the model knows the order, `norm` and `norm_position` which normalization stands
     before ("pre") or after ("post") each sublayer, `activation` the MLP's nonlinearity, `qk_norm`
     normalizes queries and keys, `tie_weights` shares the embedding with the output head, `bias` gives every
-    linear layer and LayerNorm a bias, `zero_init` starts each block as the identity.
+    linear layer and LayerNorm a bias, `zero_init` lets each sublayer start by adding nothing.
 
     Raises CourseError if a value has the wrong type, is out of range or does not fit the others.
     """
@@ -100,7 +100,7 @@ class GPTConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a plain dict, such as the one in a checkpoint; an unknown name is a CourseError."""
         known = [f.name for f in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
+        if unknown := sorted(str(name) for name in set(values) - set(known)):
             raise CourseError(f"GPTConfig has no setting {', '.join(unknown)}; it has {', '.join(known)}.")
         return cls(**values)
 
@@ -146,21 +146,22 @@ class KVCache:
 
     def __init__(self, model: "GPT", batch_size: int) -> None:
         c, weight = model.config, model.lm_head.weight
-        shape = (c.n_layer, batch_size, c.n_head, c.block_size, c.head_dim)
-        self.k = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
-        self.v = torch.zeros_like(self.k)
+        shape = (batch_size, c.n_head, c.block_size, c.head_dim)
+        self.k = [weight.new_zeros(shape) for _ in range(c.n_layer)]
+        self.v = [weight.new_zeros(shape) for _ in range(c.n_layer)]
         self.length = 0  # tokens that every layer has stored
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new tokens' `k`, `v` `(B, H, T, D)`; return those of all tokens, `(B, H, length + T, D)`."""
-        end = self.length + k.shape[2]
-        self.k[layer, :, :, self.length : end] = k
-        self.v[layer, :, :, self.length : end] = v
-        return self.k[layer, :, :, :end], self.v[layer, :, :, :end]
+        start, end = self.length, self.length + k.shape[2]
+        all_k, all_v = self.k[layer], self.v[layer]
+        all_k[:, :, start:end] = k
+        all_v[:, :, start:end] = v
+        return all_k[:, :, :end], all_v[:, :, :end]
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in this order (beam search moves its beams around)."""
-        self.k, self.v = self.k[:, rows], self.v[:, rows]
+        self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
 
 
 class CausalSelfAttention(nn.Module):
@@ -185,13 +186,13 @@ class CausalSelfAttention(nn.Module):
 
     def qkv(self, x: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values `(B, H, T, D)` of `x (B, T, C)`, whose first token stands at position `start`."""
-        heads = self.c_attn(x).unflatten(-1, (3, self.config.n_head, self.config.head_dim))  # (B, T, 3, H, D)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)
+        B, T, _ = x.shape
+        heads = self.c_attn(x).view(B, T, 3, self.config.n_head, self.config.head_dim)
+        q, k, v = heads.permute(2, 0, 3, 1, 4).unbind()
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.config.position == "rope":
-            end = start + x.shape[1]
-            cos, sin = self.cos[start:end], self.sin[start:end]
+            cos, sin = self.cos[start : start + T], self.sin[start : start + T]
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         return q, k, v
 
@@ -207,7 +208,8 @@ class CausalSelfAttention(nn.Module):
         causal = not past and T > 1
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
-        return self.resid_dropout(self.c_proj(y))
+        y = self.c_proj(y)
+        return self.resid_dropout(y) if self.training else y
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights `(B, H, T, T)`, which `forward` uses without ever storing them; rows sum to 1."""
@@ -240,7 +242,8 @@ class MLP(nn.Module):
             h = self.activation(gate) * value
         else:
             h = self.activation(self.c_fc(x))
-        return self.dropout(self.c_proj(h))
+        y = self.c_proj(h)
+        return self.dropout(y) if self.training else y
 
 
 class Block(nn.Module):
@@ -306,10 +309,12 @@ class GPT(nn.Module):
 
     def embed(self, idx: Tensor, start: int = 0) -> Tensor:
         """Token embedding plus position, `(B, T) -> (B, T, C)`, the first token at position `start`."""
+        if idx.ndim != 2 or idx.shape[1] < 1:
+            raise CourseError(f"The model reads token ids of shape (B, T) with T at least 1, not {tuple(idx.shape)}.")
         T, limit = idx.shape[1], self.config.block_size
-        if T < 1 or start + T > limit:
+        if start + T > limit:
             raise CourseError(
-                f"The model reads 1 to {limit} tokens (block_size), not {start + T}: "
+                f"The model reads at most {limit} tokens (block_size), not {start + T}: "
                 f"keep the last ones with idx[:, -{limit}:], or build it with a larger block_size."
             )
         x = self.transformer["wte"](idx)
@@ -317,16 +322,20 @@ class GPT(nn.Module):
             x = x + self.transformer["wpe"].weight[start : start + T]
         elif self.config.position == "sinusoidal":
             x = x + self.positions[start : start + T]
-        return self.transformer["drop"](x)
+        return self.transformer["drop"](x) if self.training else x
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits `(B, T, V)` for `idx (B, T)`; with a cache, `idx` holds only the tokens it has not seen."""
+        return self.lm_head(self.hidden(idx, cache))
+
+    def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """What `lm_head` scores: the residual stream `(B, T, C)` after the last block and normalization."""
         x = self.embed(idx, cache.length if cache else 0)
         for block in self.transformer["h"]:
             x = block(x, cache)
         if cache is not None:
             cache.length += idx.shape[1]
-        return self.lm_head(self.transformer["ln_f"](x))
+        return self.transformer["ln_f"](x)
 
     def loss(self, idx: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token; `idx` and `targets` are `(B, T)`, targets one step ahead."""
@@ -361,11 +370,23 @@ class GPT(nn.Module):
             from transformers import GPT2LMHeadModel
         except ImportError as e:
             raise CourseError("GPT-2's weights need transformers: pip install 'llmcourse[hub]'.") from e
-        hf = GPT2LMHeadModel.from_pretrained(source) if isinstance(source, str) else source
+        try:
+            hf = GPT2LMHeadModel.from_pretrained(source) if isinstance(source, str) else source
+        except OSError as e:
+            raise CourseError(f"Could not load {source!r}: check the name, and the connection to the hub.") from e
+        if not isinstance(hf, GPT2LMHeadModel):
+            raise CourseError(f"Give a name on the hub or a GPT2LMHeadModel, not a {type(hf).__name__}.")
         c = hf.config
-        if c.activation_function not in ("gelu_new", "gelu_pytorch_tanh") or c.n_inner not in (None, 4 * c.n_embd):
-            raise CourseError("This is not a plain GPT-2: its activation or its MLP width differs.")
-        model = cls(GPTConfig(c.vocab_size, c.n_positions, c.n_layer, c.n_head, c.n_embd))
+        plain: dict[str, Any] = {"n_inner": c.n_inner and 4 * c.n_embd}  # None also means 4 times the width
+        plain |= {"layer_norm_epsilon": 1e-5, "scale_attn_weights": True}
+        plain |= {"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+        different = [name for name in plain if getattr(c, name) != plain[name]]
+        if c.activation_function not in ("gelu_new", "gelu_pytorch_tanh"):
+            different.append("activation_function")
+        if different:
+            raise CourseError(f"This is not a plain GPT-2: its {', '.join(different)} differs.")
+        shape = (c.vocab_size, c.n_positions, c.n_layer, c.n_head, c.n_embd)
+        model = cls(GPTConfig(*shape, tie_weights=c.tie_word_embeddings))
         weights = hf.state_dict()
         for name in weights:  # GPT-2 stored its linear layers as Conv1D, input dimension first
             if name.endswith(("c_attn.weight", "c_fc.weight", "c_proj.weight")):

@@ -96,7 +96,7 @@ FAST_SHAPE = {
     "tie_weights": False,
     "zero_init": True,
 }
-FAST_TRAINING = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 1e-2, "warmup_steps": 20, "schedule": "linear"}
+FAST_TRAINING = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 2e-2, "warmup_steps": 5, "schedule": "linear"}
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(
@@ -122,7 +122,7 @@ RECIPES: dict[str, Recipe] = {
     "fast": Recipe(
         "The same size with rotary positions, QK-norm, RMSNorm, squared ReLU, zero-initialized outputs and Muon.",
         CPU_SHAPE | FAST_SHAPE,
-        FAST_TRAINING | {"max_steps": 300},
+        FAST_TRAINING | {"max_steps": 260},
     ),
     "cpu-gpt2": Recipe(
         "GPT-2's architecture, 4 layers, 192 wide, context 128: about ten minutes on two CPU cores.",

@@ -7,7 +7,7 @@ files and say which machine made them. A run that nobody has recorded is missing
 
 import hashlib
 import json
-import shutil
+import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from . import __version__, checkpoint, recipes
 from .device import describe, pick_device
 from .errors import CourseError
+from .files import atomic_file, sha256
 from .model import GPT
 from .sampler import generate_text
 from .tokenizer import CharTokenizer
@@ -41,6 +42,10 @@ class Run:
     seconds: float
     log: list[dict[str, Any]]  # the trainer's records; those of evaluations also hold a "sample"
     weights: dict[str, str | int] | None = None  # file, sha256, bytes
+
+    def __post_init__(self) -> None:
+        if not any("val_loss" in record for record in self.log):
+            raise CourseError(f"Run {self.name!r} has no evaluation in its log: record it again.")
 
     @property
     def best_loss(self) -> float:
@@ -76,7 +81,7 @@ def load(name: str, folder: Path = FOLDER) -> Run:
         raise CourseError(f"Run {name!r} has not been recorded: {known}. Recorded: {recorded}.")
     try:
         return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as e:
+    except (ValueError, TypeError, RecursionError) as e:
         raise CourseError(f"{path} is damaged or from another version of the course: record the run again.") from e
 
 
@@ -86,7 +91,7 @@ def load_model(name: str, device: str | torch.device = "cpu", folder: Path = FOL
     if run.weights is None:
         raise CourseError(f"Run {name!r} keeps no weights; llmcourse record {name} trains the model again.")
     path = folder / str(run.weights["file"])
-    if not path.is_file() or checkpoint.sha256(path) != run.weights["sha256"]:
+    if not path.is_file() or sha256(path) != run.weights["sha256"]:
         raise CourseError(f"{path} is missing or altered (its hash is not the listed one): get the file again.")
     return checkpoint.load(path, device)
 
@@ -112,8 +117,11 @@ def record(
 ) -> Run:
     """Train the recipe `name` and store its run; a run that was interrupted goes on where it stopped.
 
-    `out_dir` keeps checkpoints meanwhile (default: `out/record/NAME`) and is removed at the end.
+    `out_dir` keeps the checkpoints meanwhile (default: `out/record/NAME`); they are removed at the end.
+    Other `settings` change the recipe, and the stored run says so.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CourseError("A recorded run is the work of one process: start llmcourse record without torchrun.")
     recipe = recipes.get(name).with_settings(**settings)
     config, target = recipe.train_config(), pick_device(device)
     out_dir = out_dir or Path("out") / "record" / name
@@ -124,12 +132,11 @@ def record(
         on_eval=partial(take_sample, tokenizer=tokenizer),
     )  # fmt: skip
     log = trainer.run()
-    folder.mkdir(parents=True, exist_ok=True)
     weights: dict[str, str | int] | None = None
     if recipe.ship_weights:
         best, path = checkpoint.load(out_dir / "best.pt"), folder / f"{name}.pt"
         checkpoint.save(path, best.model, tokenizer, dtype=torch.float16)
-        weights = {"file": path.name, "sha256": checkpoint.sha256(path), "bytes": path.stat().st_size}
+        weights = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
     run = Run(
         name=name,
         recipe={"about": recipe.about, "shape": recipe.shape, "training": asdict(config), "corpus": recipe.corpus},
@@ -142,7 +149,10 @@ def record(
         log=log,
         weights=weights,
     )
-    text = json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n"
-    checkpoint.write_atomically(folder / f"{name}.json", lambda f: f.write(text.encode()))
-    shutil.rmtree(out_dir)
+    with atomic_file(folder / f"{name}.json") as file:
+        file.write((json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n").encode())
+    for part in ("best.pt", "log.jsonl", "last.pt"):  # and nothing else that may lie in this folder
+        (out_dir / part).unlink()
+    if not any(out_dir.iterdir()):
+        out_dir.rmdir()
     return run

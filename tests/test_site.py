@@ -1,0 +1,328 @@
+"""The built site as a reader meets it: complete, self-contained, light, and whole in a real browser.
+
+The site is what `make book` left in `_build/html`; without one, or without a browser, tests are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import nbformat
+import pytest
+from build_book import missing_pages
+from course_config import Course
+from playwright.sync_api import Browser, Page, sync_playwright
+
+COURSE = Course()
+SITE = COURSE.site_folder
+PAGES = COURSE.toc
+LESSONS = [COURSE.docname(page) for page in COURSE.lessons]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="there is no site: run `make book` first")
+browser_only = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+OWN_LIMIT = 50_000  # bytes, gzipped: the page's text and our own css, without figures
+PAGE_LIMIT = 1_300_000  # bytes, gzipped: everything a browser loads to show one page
+
+
+# ---- What the files say ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Document(HTMLParser):
+    """Links, ids, pictures and headings of one page."""
+
+    path: Path
+    ids: set[str] = field(default_factory=set)
+    links: list[str] = field(default_factory=list)  # of <a>
+    assets: list[str] = field(default_factory=list)  # what the browser loads by itself
+    images: list[dict[str, str | None]] = field(default_factory=list)
+    figures: list[dict[str, str | None]] = field(default_factory=list)  # <svg> inside figure.llm-figure
+    titles: int = 0
+    in_article: bool = False  # outside of it the theme repeats the title, for print
+    in_figure: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.ids.update(filter(None, (attributes.get("id"), attributes.get("name"))))
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"] or "")
+        elif tag in ("script", "img", "iframe", "source", "audio", "video") and attributes.get("src"):
+            self.assets.append(attributes["src"] or "")
+        elif tag == "link" and attributes.get("rel") not in ("canonical", "next", "prev", "search", "index", "author"):
+            self.assets.append(attributes.get("href") or "")
+        if tag == "img":
+            self.images.append(attributes)
+        elif tag == "figure" and "llm-figure" in (attributes.get("class") or ""):
+            self.in_figure = True
+        elif tag == "svg" and self.in_figure:
+            self.figures.append(attributes)
+        elif tag == "article":
+            self.in_article = True
+        elif tag == "h1":
+            self.titles += self.in_article
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "figure":
+            self.in_figure = False
+        elif tag == "article":
+            self.in_article = False
+
+
+@functools.cache
+def document(path: Path) -> Document:
+    return Document(path)
+
+
+def page(docname: str) -> Document:
+    return document(SITE / f"{docname}.html")
+
+
+def broken(source: Path, links: list[str]) -> list[str]:
+    """Links of a page that lead to a file or a place in it that the site does not have."""
+    problems = []
+    for link in links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (source.parent / unquote(parts.path)).resolve() if parts.path else source
+        target = target / "index.html" if target.is_dir() else target
+        if not target.is_file():
+            problems.append(f"{link}: no such file")
+        elif parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in document(target).ids:
+            problems.append(f"{link}: no such place")
+    return problems
+
+
+def test_every_page_of_the_table_of_contents_is_there_and_not_empty() -> None:
+    assert missing_pages(COURSE) == []
+
+
+@pytest.mark.parametrize("docname", PAGES)
+def test_a_page_has_one_title_and_loads_nothing_from_elsewhere(docname: str) -> None:
+    found = page(docname)
+    assert found.titles == 1
+    assert [asset for asset in found.assets if urlsplit(asset).netloc] == []
+
+
+@pytest.mark.parametrize("docname", PAGES)
+def test_links_and_files_of_a_page_exist(docname: str) -> None:
+    found = page(docname)
+    assert broken(found.path, found.links + found.assets) == []
+
+
+def test_the_link_checker_finds_what_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "b.html").write_text("<p id='here'>x</p>")
+    (tmp_path / "a.html").write_text(
+        "<a href='b.html#here'></a><a href='b.html#gone'></a><a href='c.html'></a>"
+        "<a href='#nowhere'></a><a href='https://example.org/x'></a><img src='no.png'>"
+    )
+    found = Document(tmp_path / "a.html")
+    assert broken(found.path, found.links + found.assets) == [
+        "b.html#gone: no such place",
+        "c.html: no such file",
+        "#nowhere: no such place",
+        "no.png: no such file",
+    ]
+
+
+@pytest.mark.parametrize("docname", PAGES)
+def test_pictures_say_what_they_show(docname: str) -> None:
+    found = page(docname)
+    for image in found.images:
+        alt = image.get("alt")
+        assert alt is not None, f"no alt text: {image.get('src')}"
+        assert not re.search(r"\.(png|svg|jpe?g)$", alt), f"the alt text is a file name: {alt}"
+    for figure in found.figures:
+        assert figure.get("role") == "img" and (figure.get("aria-label") or "").strip()
+
+
+@pytest.mark.parametrize("docname", LESSONS)
+def test_colab_opens_a_notebook_that_exists(docname: str) -> None:
+    links = {link for link in page(docname).links if "colab.research.google.com" in link}
+    assert links == {COURSE.colab_url(docname)}
+    path = COURSE.root / links.pop().partition(f"/blob/{COURSE.branch}/")[2]
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("docname", LESSONS)
+def test_the_download_is_the_readable_notebook(docname: str) -> None:
+    found = page(docname)
+    links = [link for link in found.links if link.endswith(".ipynb") and not urlsplit(link).scheme]
+    downloads = {urljoin(f"{docname}.html", link) for link in links}
+    assert downloads == {f"_sources/{docname}.ipynb"}
+    assert (SITE / downloads.pop()).read_bytes() == COURSE.notebook_path(docname).read_bytes()
+
+
+@pytest.mark.parametrize("docname", LESSONS)
+def test_links_from_a_notebook_to_the_site_lead_somewhere(docname: str) -> None:
+    notebook = nbformat.read(COURSE.notebook_path(docname), as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(rf"\]\({re.escape(COURSE.site_url)}/([^)\s]+)\)", text)
+    assert broken(SITE / "index.html", links) == []
+
+
+def gzipped(*parts: bytes) -> int:
+    return sum(len(gzip.compress(part)) for part in parts)
+
+
+@pytest.mark.parametrize("docname", PAGES)
+def test_our_own_part_of_a_page_is_light(docname: str) -> None:
+    """Text, code and css; figures have a limit of their own (60 kB each, in llmcourse.plots)."""
+    html = re.sub(r'<figure class="llm-figure".*?</figure>', "", page(docname).path.read_text("utf-8"), flags=re.S)
+    own = [path.read_bytes() for path in (COURSE.book / "_static").glob("*.*") if path.suffix in (".css", ".js")]
+    assert gzipped(html.encode(), *own) <= OWN_LIMIT
+
+
+# ---- What a browser sees -----------------------------------------------------------------------------------
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The site, served on this machine."""
+    handler = functools.partial(QuietHandler, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """A page in a fresh browser window, and everything it asked for or complained about."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, url: str) -> None:
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on(
+            "console", lambda message: self.complaints.append(message.text) if message.type == "error" else None
+        )
+        self.page.goto(url, wait_until="networkidle")
+
+
+@pytest.fixture
+def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    options = {"color_scheme": "light", "viewport": {"width": 1400, "height": 1000}} | getattr(request, "param", {})
+    context = browser.new_context(**options)
+    yield Visit(context.new_page())
+    context.close()
+
+
+DARK = {"color_scheme": "dark"}
+PHONE = {"viewport": {"width": 390, "height": 844}}
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("docname", PAGES)
+@pytest.mark.parametrize("visit", [{}, DARK], indirect=True, ids=["light", "dark"])
+def test_a_page_asks_no_other_host_and_logs_no_error(visit: Visit, address: str, docname: str) -> None:
+    visit.open(f"{address}/{docname}.html")
+    assert [url for url in visit.requests if not url.startswith((address, "data:"))] == []
+    assert visit.complaints == []
+    assert visit.page.locator("mjx-merror").count() == 0, "MathJax could not set a formula"
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("docname", PAGES)
+def test_a_page_opened_from_disk_works_too(visit: Visit, docname: str) -> None:
+    visit.open((SITE / f"{docname}.html").as_uri())
+    assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
+    assert visit.complaints == []
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("visit", [PHONE], indirect=True, ids=["phone"])
+@pytest.mark.parametrize("docname", PAGES)
+def test_a_phone_scrolls_in_one_direction_only(visit: Visit, address: str, docname: str) -> None:
+    visit.open(f"{address}/{docname}.html")
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("docname", PAGES)
+def test_a_page_with_all_it_loads_is_light(visit: Visit, address: str, docname: str) -> None:
+    visit.open(f"{address}/{docname}.html")
+    files = {SITE / unquote(urlsplit(url).path).lstrip("/") for url in visit.requests if url.startswith(address)}
+    weight = gzipped(*(path.read_bytes() for path in files if path.is_file()))
+    assert weight <= PAGE_LIMIT, json.dumps({str(p.relative_to(SITE)): gzipped(p.read_bytes()) for p in files})
+
+
+@browser_only
+@pytest.mark.browser
+def test_the_four_boxes_differ_in_color_and_have_an_icon(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/book/index.html")
+    looks = visit.page.evaluate(
+        """[...document.querySelectorAll(".admonition.box > .admonition-title")].map(title => {
+            const icon = getComputedStyle(title, "::after");
+            return [icon.color, icon.content, icon.fontFamily];
+        })"""
+    )
+    assert len(looks) == 4
+    assert len({color for color, _, _ in looks}) == 4 and len({icon for _, icon, _ in looks}) == 4
+    assert all("Font Awesome" in font for _, _, font in looks)
+    assert visit.page.evaluate("document.fonts.check('900 16px \"Font Awesome 6 Free\"')")
+
+
+@browser_only
+@pytest.mark.browser
+def test_a_term_shows_its_definition_when_pointed_at(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/book/start/setup.html")
+    for term, definition in [
+        ("gradient", "how much the loss would change"),
+        ("parameter", "that training may change"),  # it shares its definition with "weight"
+    ]:
+        visit.page.locator("article a:has(.std-term)", has_text=term).first.hover()
+        visit.page.locator(".tippy-box[data-state=visible]", has_text=definition).wait_for(timeout=5000)
+
+
+@browser_only
+@pytest.mark.browser
+def test_figures_fit_the_column(visit: Visit, address: str) -> None:
+    """Of the first lesson that has one; every other figure is made by the same function."""
+    docname = next((d for d in LESSONS if page(d).figures), None)
+    if docname is None:
+        pytest.skip("no lesson has a figure yet")
+    visit.open(f"{address}/{docname}.html")
+    widths = visit.page.evaluate(
+        """[...document.querySelectorAll("figure.llm-figure svg")].map(
+            svg => [svg.getBoundingClientRect().width, svg.closest("article").clientWidth])"""
+    )
+    assert widths and all(0.5 * column < width <= column for width, column in widths)
