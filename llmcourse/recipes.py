@@ -127,13 +127,13 @@ RECIPES: dict[str, Recipe] = {
     "cpu-gpt2": Recipe(
         "GPT-2's architecture, 4 layers, 192 wide, context 128: about ten minutes on two CPU cores.",
         GALLERY_SHAPE,
-        {"max_steps": 2400, "batch_size": 16, "learning_rate": 3e-3, "schedule": "linear", "eval_interval": 200},
+        {"max_steps": 2000, "batch_size": 16, "learning_rate": 3e-3, "schedule": "linear", "eval_interval": 200},
         ship_weights=True,
     ),
     "cpu-fast": Recipe(
         "The same size with the parts of the fast recipe: about ten minutes on two CPU cores.",
         GALLERY_SHAPE | FAST_SHAPE,
-        FAST_TRAINING | {"max_steps": 2400, "batch_size": 16, "eval_interval": 200},
+        FAST_TRAINING | {"max_steps": 2000, "batch_size": 16, "eval_interval": 200},
         ship_weights=True,
     ),
 }

@@ -490,7 +490,7 @@ def test_logits_equal_those_of_hugging_faces_gpt2(changes):
     idx = ids(3, hf.config.n_positions, 7, hf.config.vocab_size)
     with torch.no_grad():
         ours, theirs = model(idx), hf(idx).logits
-    assert (ours - theirs).abs().max() < 1e-4 and theirs.std() > 0.5
+    assert (ours - theirs).abs().max() < 1e-4 and theirs.std() > 0.1
     assert model.config.tie_weights == hf.config.tie_word_embeddings
     assert set(model.state_dict()) == set(hf.state_dict())  # GPT-2's own names, without renaming
 
