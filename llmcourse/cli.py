@@ -105,9 +105,13 @@ def tokenize(args: argparse.Namespace) -> None:
         return
     if args.text is None:
         raise CourseError("Give a text to cut (--text), or a corpus to learn from (--train).")
+    try:
+        size = len(args.text.encode())
+    except UnicodeEncodeError as e:
+        raise CourseError("--text is not valid UTF-8; check how your terminal encodes what you type.") from e
     encoding = gpt2_encoding() if args.tokenizer == "gpt2" else BPETokenizer.load(args.tokenizer)
     ids = encoding.encode_ordinary(args.text)
-    print(f"{len(args.text)} characters, {len(args.text.encode())} bytes, {len(ids)} tokens")
+    print(f"{len(args.text)} characters, {size} bytes, {len(ids)} tokens")
     for i in ids:
         print(f"{i:>7}  {encoding.decode([i])!r}")
 

@@ -606,7 +606,7 @@ def test_every_choice_names_what_there_is_to_choose_from(name):
 
 def test_dropout_must_leave_something():
     for wrong in (1, 1.0, -0.1, math.nan, math.inf, "0.1", None, True):
-        with pytest.raises(CourseError, match="^dropout must be a number") as error:
+        with pytest.raises(CourseError, match=r"^dropout must be a number") as error:
             GPTConfig(dropout=wrong)
         assert_one_sentence(error)
     assert GPTConfig(dropout=0).dropout == 0

@@ -30,6 +30,8 @@ from myst_nb.core.read import read_myst_markdown_notebook
 from myst_parser.config.main import MdParserConfig
 from nbformat import NotebookNode
 
+from llmcourse import data
+
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # One state of a tqdm bar: " 40%|████      | 2/5 [00:01<00:02,  1.6it/s]" or "12it [00:03,  4.0it/s]".
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]|\d+\S*it \[.*\]|\[\d\d:\d\d[<,].*\]")
@@ -152,6 +154,7 @@ def fill_cache(course: Course, jobs: int = 2, keep: bool = False) -> list[str]:
     expected = sum(times.get(course.docname(p), SECONDS_A_PAGE) for p in pages) / min(jobs, len(pages))
     print(f"Running {len(pages)} of {total} pages with code, {jobs} at a time (about {duration(expected)}):")
 
+    data.load()  # once, here: what it says about a download belongs to no page
     for name, value in KERNEL_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     failed: list[str] = []
