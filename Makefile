@@ -20,9 +20,11 @@ PAGES   := --jobs $(JOBS) $(if $(strip $(KEEP)),--keep-cache)
 CELL_TIMEOUT := 300
 
 # Pages are run on the CPU, with one thread each and without progress bars, so that everybody gets the same book.
+# What the pages solve is not what you have solved: it goes nowhere.
 export OMP_NUM_THREADS      ?= 1
 export TQDM_DISABLE         ?= 1
 export CUDA_VISIBLE_DEVICES ?=
+export LLMCOURSE_PROGRESS   ?= /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help install book notebooks test lint unit nbval pages serve bench clean

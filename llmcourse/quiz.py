@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent / "quizzes"
 # All rules begin with .lc and reach nothing else. Colors come from the page: its ink (currentColor) and its accent
 # (the book's, else JupyterLab's, else a blue that can be seen on white and on black).
 CSS = """
-.lc{--a:var(--course-accent,var(--jp-brand-color1,#2a82bb));--b:#d55e00;margin:1.2em 0;padding:.9em 0;max-width:46rem;
+.lc{--a:var(--course-accent,var(--jp-brand-color1,#2a82bb));--b:#d55e00;margin:1.2em 0;padding:.9em 4px;max-width:46rem;
  --l:color-mix(in srgb,currentColor 22%,transparent);--q:color-mix(in srgb,currentColor 78%,transparent);
  border:solid var(--l);border-width:1px 0;font-size:1rem;line-height:1.5;font-variant-numeric:tabular-nums}
 .lc *{box-sizing:border-box} .lc [hidden]{display:none} .lc p{margin:.5em 0} .lc input{accent-color:var(--a)}
@@ -160,11 +160,12 @@ class Question:
 _CSS = """
 .lc form{margin:0 0 1.4rem} .lc fieldset{border:0;margin:0;padding:0;min-width:0}
 .lc legend{float:none;width:auto;font-size:1rem;font-weight:600;line-height:1.5;margin:0 0 .2rem;padding:0}
-.lc .lc-tick{padding:.3rem 0;cursor:pointer} .lc .lc-say:empty{display:none} .lc-math sup,.lc-math sub{line-height:0}
+.lc .lc-tick{align-items:flex-start;padding:.55rem 0;cursor:pointer} .lc .lc-tick input{margin-top:.13rem}
+.lc .lc-say:empty{display:none} .lc-math sup,.lc-math sub{line-height:0}
 .lc .lc-say{border-left:3px solid var(--b);padding:.1rem 0 .1rem .8rem} .lc .lc-say.lc-yes{border-color:var(--a)}
 .lc summary{cursor:pointer;padding:.6rem 0;color:var(--q);font-size:.9rem} .lc ul{margin:.2rem 0;padding-left:1.2rem}
 .lc li{margin:.3rem 0} .lc .lc-number{display:flex;flex-wrap:wrap;gap:.6rem;align-items:center;margin:.4rem 0}
-.lc .lc-number input{font:inherit;width:8rem;min-height:2.75rem;padding:.3rem .6rem;color:inherit;background:transparent;
+.lc .lc-number input{font:inherit;width:8rem;min-height:2.75rem;padding:.3rem .6rem;color:inherit;background:none;
  border:1px solid var(--q);border-radius:6px}
 """
 # Each answer's explanation is in the list of its question already; marking copies it from there.

@@ -1,9 +1,8 @@
 """Figures that answer when you move something: on the site, in JupyterLab and in Colab.
 
-Python draws the figure as it stands at the start, in plain HTML. A few lines of JavaScript in the same piece of
-HTML then change its numbers, bars and curves, so no kernel, network or library is needed, and a reader without
-JavaScript still sees a finished figure. The script sets text, widths and lines but never writes HTML: what a model
-or a learner wrote cannot become code of the page.
+Python draws the figure as it stands at the start, in plain HTML; a few lines of JavaScript beside it then change its
+numbers, bars and curves. No kernel, network or library is needed, and without JavaScript there is still a figure.
+The script sets text, widths and lines but never writes HTML: what a model wrote cannot become code of the page.
 
     widgets.parameter_slider(n_layer=2, n_head=4, n_embd=128, vocab_size=65, block_size=32)
     widgets.temperature_slider(chars, logits, {0.5: "ROMEO: ...", 1.0: "ROMEO: ..."}, prompt="What is th")
@@ -22,18 +21,19 @@ from .plots import visible
 from .quiz import Widget, fragment
 
 MAX_BYTES = 40_000  # of one widget, everything included
-
+_SAMPLE = '<pre tabindex="0" role="group" aria-label="Sample">{}</pre>'
 # The frame of every interactive piece (quiz.py) has the colors, buttons and focus rings; here are rows and bars.
 _CSS = """
 .lc input[type=range]{width:100%;min-width:0;height:2.75rem;margin:0}
 .lc .lc-bar i{height:.9rem;min-width:1px;background:var(--a)}
 .lc .lc-row{display:grid;grid-template-columns:12rem 1fr 4.5rem;gap:0 .8rem;align-items:center;margin:0}
-.lc .lc-bar{display:grid;grid-template-columns:6.5rem 1fr 9.5rem;gap:.7rem;align-items:center}
+.lc .lc-bar{display:grid;grid-template-columns:6.2rem 1fr 3.8rem;gap:.6rem;align-items:center;white-space:nowrap}
+.lc .lc-bar.lc-long{grid-template-columns:6.2rem 1fr 9.5rem}
 .lc .lc-row>:last-child,.lc .lc-bar>:last-child{text-align:right}
 .lc pre{font-size:.85rem;line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;color:inherit;background:none;
  margin:.3rem 0;padding:.5rem .8rem;border:0;border-left:2px solid var(--l);height:13em;overflow:auto}
 @media(max-width:480px){.lc .lc-row{grid-template-columns:1fr 5rem} .lc .lc-row>input{grid-row:2;grid-column:1/3}
- .lc .lc-bar{grid-template-columns:5.5rem 1fr auto}}
+ .lc .lc-bar{font-size:.9rem}}
 """
 
 
@@ -44,28 +44,22 @@ def _slider(name: str, label: str, value: str, low: float, high: float, step: fl
     )
 
 
-def _bars(rows: Iterable[tuple[str, float, str]]) -> str:
-    """Rows of (name, share of 1, what to write behind the bar)."""
-    row = '<div class="lc-bar"><span>{}</span><i style="width:{:.2f}%"></i><span>{}</span></div>'
-    return "".join(row.format(escape(name), 100 * share, escape(value)) for name, share, value in rows)
-
-
-_SAMPLE = '<pre tabindex="0" role="region" aria-label="Sample">{}</pre>'
+def _bar(name: str, share: float, value: str, look: str = "lc-bar") -> str:
+    """A row: its name, a bar of `share` of the width, and what to write behind it."""
+    bar = f'<i style="width:{100 * share:.2f}%"></i>'
+    return f'<div class="{look}"><span>{escape(name)}</span>{bar}<span>{escape(value)}</span></div>'
 
 
 # ---- How many parameters? --------------------------------------------------------------------------------
-
 # Plain arithmetic, so that Python and JavaScript read the very same formulas; the tests hold both against GPT.
 PARTS = {
     "embeddings": "((2 - tie_weights) * vocab_size + block_size) * n_embd",
     "attention": "n_layer * 4 * (n_embd + bias) * n_embd",
     "MLP": "n_layer * (8 * n_embd + 5 * bias) * n_embd",
-    "rest (norms)": "(2 * n_layer + 1) * (1 + bias) * n_embd",
+    "norms": "(2 * n_layer + 1) * (1 + bias) * n_embd",
 }
-PARTS_JS = (
-    "function parts({n_layer, n_embd, vocab_size, block_size, tie_weights, bias}) "
-    f"{{ return [{', '.join(PARTS.values())}]; }}"
-)
+_NAMES = "n_layer, n_embd, vocab_size, block_size, tie_weights, bias"
+PARTS_JS = f"function parts({{{_NAMES}}}) {{ return [{', '.join(PARTS.values())}]; }}"
 _CHOICES = {
     "n_layer": ("blocks", tuple(range(1, 49))),
     "n_head": ("heads a block", ()),  # the script fills in the divisors of n_embd
@@ -97,8 +91,7 @@ root.addEventListener("input", e => {
   draw();
 });
 Object.keys(lists).forEach(name => { if (name !== "n_head") set(name, c[name]); });
-find("[name=tie_weights]").checked = c.tie_weights;
-draw();"""
+find("[name=tie_weights]").checked = c.tie_weights; draw();"""
 
 
 def parameter_parts(**config: int) -> dict[str, int]:
@@ -129,7 +122,7 @@ def parameter_slider(
         f"input and output (<code>tie_weights</code>)</span></label></div><noscript><p>{numbers}, "
         f"{'tied' if tie_weights else 'separate'} input and output matrices:</p></noscript>"
         f'<p role="status" aria-live="polite" style="font-weight:700">{total:,} parameters</p>'
-        + _bars((part, n / total, f"{n:,} ({100 * n / total:.1f}%)") for part, n in counts.items())
+        + "".join(_bar(k, n / total, f"{n:,} ({100 * n / total:.1f}%)", "lc-bar lc-long") for k, n in counts.items())
         + "<p class='lc-note'><code>n_head</code> changes nothing: the heads of a block share its <code>n_embd</code> "
         f"channels (now <span data-heads>{n_head:,} × {n_embd // n_head:,}</span>). It has to divide "
         "<code>n_embd</code>, so only divisors are offered.</p>"
@@ -140,11 +133,9 @@ def parameter_slider(
 
 
 # ---- What does the temperature do? -----------------------------------------------------------------------
-
 _TEMPERATURE_JS = """
 const slider = find("input"), top = data.logits.length, all = [...data.logits.map(z => [z, 1]), ...data.tail];
 const percent = p => p > 0 && p < 0.001 ? "<0.1%" : (100 * p).toFixed(1) + "%";
-const gap = (s, T) => Math.abs(s[0] - T);
 function draw() {
   const T = +slider.value, x = all.map(r => (r[0] - all[0][0]) / T), e = x.map((v, i) => all[i][1] * Math.exp(v));
   const add = list => list.reduce((a, b) => a + b, 0), total = add(e), others = add(e.slice(top)) / total;
@@ -156,12 +147,10 @@ function draw() {
   slider.setAttribute("aria-valuetext", T.toFixed(1)); slider.nextElementSibling.textContent = T.toFixed(1);
   say("[data-h]", entropy.toFixed(3)); say("[data-n]", Math.exp(entropy).toFixed(1));
   if (!data.samples.length) return;
-  const [at, text] = data.samples.reduce((a, b) => gap(b, T) < gap(a, T) ? b : a);
+  const [at, text] = data.samples.reduce((a, b) => Math.abs(b[0] - T) < Math.abs(a[0] - T) ? b : a);
   say("[data-t]", at); say("pre", text);
 }
-slider.addEventListener("input", draw);
-slider.value = 1;
-draw();"""
+slider.addEventListener("input", draw); draw();"""
 
 
 def temperature_slider(
@@ -172,8 +161,8 @@ def temperature_slider(
 
     tokens: V strings. logits: V finite numbers, the model's scores for them (a tensor `(V,)` is fine). samples:
     {temperature: what the model really wrote at it}; the nearest one is shown. prompt: what the model had read. The
-    `top` likeliest tokens have a bar each, the others one together. With more than 512 tokens, those others are
-    counted in steps of 0.1 of a logit, which keeps the page small and is off by less than 0.1 % of them at 1.
+    `top` likeliest tokens have a bar each, the others one together. Logits beyond the 500th are rounded to 0.1, so
+    that a large vocabulary stays small; at temperature 1 that shifts their share by about a thousandth of itself.
     """
     scores = [round(float(z), 4) for z in logits]
     if len(scores) != len(tokens) or len(scores) < 2 or not all(map(math.isfinite, scores)):
@@ -182,15 +171,15 @@ def temperature_slider(
     if top < 1 or any(not (math.isfinite(t) and t > 0) for t, _ in written):
         raise CourseError("Draw a top of at least 1 token, and pass samples as {temperature above 0: text}.")
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    best, digits = [scores[i] for i in order[:top]], 4 if len(scores) <= 512 else 1
-    tail = sorted(Counter(round(scores[i], digits) for i in order[top:]).items(), reverse=True)
+    best, rest = [scores[i] for i in order[:top]], [scores[i] for i in order[top:]]
+    tail = sorted(Counter(round(z, 4 if rank < 500 else 1) for rank, z in enumerate(rest)).items(), reverse=True)
     shares, entropy = tempered(best, tail, 1.0)
     names = [visible(tokens[i]) for i in order[:top]] + [f"{len(order) - top:,} more"] * bool(tail)
     body = (
         f"<div hidden>{_slider('temperature', 'temperature', '1.0', 0.1, 3, 0.1, 1)}</div>"
         f"<p>The model's bet on the next token{f' after <q>{escape(prompt)}</q>' if prompt else ''}"
         "<noscript> at temperature 1</noscript>:</p>"
-        + _bars((name, p, _percent(p)) for name, p in zip(names, shares, strict=False))
+        + "".join(_bar(name, p, _percent(p)) for name, p in zip(names, shares, strict=False))
         + f'<p role="status" aria-live="polite">Entropy <b data-h>{entropy:.3f}</b> nats: as unsure as an even bet on '
         f"<b data-n>{math.exp(entropy):.1f}</b> of the {len(scores):,} tokens.</p>"
     )
@@ -220,28 +209,25 @@ def _percent(p: float) -> str:
 
 
 # ---- How did the training go? ----------------------------------------------------------------------------
-
 _PLAYER_CSS = """
-.lc .lc-plot{position:relative;height:14rem;margin:1rem 0 2.2rem 2.6rem;border:solid var(--l);border-width:0 0 1px 1px}
+.lc .lc-plot{position:relative;height:14rem;margin:.3rem 1.3rem 2rem 2.6rem;border:solid var(--l);border-width:0 0 1px 1px}
 .lc .lc-plot svg{position:absolute;inset:0;width:100%;height:100%;overflow:hidden}
 .lc .lc-plot path{fill:none;vector-effect:non-scaling-stroke;stroke:var(--a);stroke-width:1.6;stroke-linejoin:round}
 .lc .lc-plot .lc-val{stroke:var(--b)} .lc .lc-plot .lc-dots{stroke:var(--b);stroke-width:7;stroke-linecap:round}
 .lc .lc-plot .lc-ink{stroke:currentColor;stroke-width:1;stroke-dasharray:4 4;opacity:.7}
 .lc .lc-plot span{position:absolute;font-size:.8rem;line-height:1;white-space:nowrap}
-.lc .lc-x{top:calc(100% + .45rem);transform:translateX(-50%)} .lc .lc-y{right:calc(100% + .4rem);transform:translateY(-50%)}
-.lc .lc-base{right:.3rem;transform:translateY(-130%)} .lc .lc-play{display:flex;gap:1rem;align-items:center}
+.lc .lc-x{top:calc(100% + .4em);translate:-50%} .lc .lc-y{right:calc(100% + .4em);translate:0 -50%}
+.lc .lc-base{right:.3rem;translate:0 -130%} .lc .lc-play{display:flex;gap:1rem;align-items:center}
 .lc .lc-read{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.2rem 1rem}
 .lc .lc-play button{min-width:8.5rem} .lc .lc-read b{display:block} .lc .lc-read u{text-decoration:none;font-weight:700}
 .lc .lc-hear{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 """
 _PLAYER_JS = """
 const frames = data.frames, last = frames.length - 1, slider = find("input"), button = find("button");
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+const still = matchMedia("(prefers-reduced-motion: reduce)"); let timer = 0;
 const curves = [...root.querySelectorAll("[data-curve]")].map(p => [p, p.getAttribute("d").match(/[ML][^ML]+/g)]);
-let timer = 0;
 function show(i) {
-  const [x, step, lr, loss, val, sample] = frames[i];
-  slider.value = i;
+  const [x, step, lr, loss, val, sample] = frames[i]; slider.value = i;
   curves.forEach(([path, points]) => path.setAttribute("d", points.filter(p => parseFloat(p.slice(1)) <= x).join("")));
   find("[data-now]").setAttribute("d", `M${x},0V400`);
   say("[data-step]", step); say("[data-lr]", lr); say("[data-loss]", loss); say("[data-val]", val);
@@ -249,33 +235,33 @@ function show(i) {
   if (data.samples.length) { say("[data-at]", data.samples[sample][0]); say("pre", data.samples[sample][1]); }
   if (!timer) button.textContent = i < last ? "Train" : "Train again";
 }
-function stop(i) { clearTimeout(timer); timer = 0; show(i); }
+const stop = i => { clearTimeout(timer); timer = 0; show(i); };
+const tell = () => say("[role=status]", slider.getAttribute("aria-valuetext"));
 function next() {
   let i = Math.min(last, +slider.value + 1);
   if (still.matches) while (i < last && frames[i][4] === frames[i - 1][4]) i++;  // from evaluation to evaluation
   show(i);
-  if (i < last) timer = setTimeout(next, still.matches ? 1500 : Math.max(40, 12000 / last)); else stop(last);
-  if (!timer) say("[role=status]", slider.getAttribute("aria-valuetext"));
+  if (i < last) timer = setTimeout(next, still.matches ? 1500 : Math.max(40, 12000 / last));
+  else { stop(last); tell(); }
 }
 button.addEventListener("click", () => {
-  if (timer) { stop(+slider.value); say("[role=status]", slider.getAttribute("aria-valuetext")); return; }
+  if (timer) { stop(+slider.value); tell(); return; }
   if (+slider.value === last) show(0);
   timer = setTimeout(next, 0); button.textContent = "Pause";
 });
 slider.addEventListener("input", () => stop(+slider.value));
-addEventListener("beforeprint", () => stop(last));
-show(0);"""
+addEventListener("beforeprint", () => stop(last)); show(0);"""
 
 
 def training_player(run: Any, *, baselines: Mapping[str, float] | None = None) -> Widget:
     """Replay a run: its loss curves, learning rate and samples at every moment, with a "Train" button.
 
     run: a `runs.Run`, or a log as `Trainer.run` returns it (records with step and, where known, lr, loss, val_loss,
-    sample). baselines: {name: loss}, dashed lines beside ln V. A log is thinned until the widget weighs less than
-    40 kB; its evaluations and the lowest and highest training losses are the last to go.
+    sample). baselines: {name: loss}, dashed lines beside ln V. A long log is thinned until the widget weighs less
+    than 40 kB; evaluations and, along the way, the lowest and the highest training losses stay.
     """
     log = [r for r in getattr(run, "log", run) if "step" in r]
-    if len(log) < 2 or not (_numbers(log, "loss") or _numbers(log, "val_loss")) or log[0]["step"] >= log[-1]["step"]:
+    if not (_numbers(log, "loss") or _numbers(log, "val_loss")) or log[0]["step"] >= log[-1]["step"]:
         raise CourseError("A player needs a log of at least two records at different steps, with a loss in them.")
     lines = {f"ln {run.vocab_size}": math.log(run.vocab_size)} if hasattr(run, "vocab_size") else {}
     about = f'<p class="lc-note">{escape(run.about())}</p>' if hasattr(run, "about") else ""
@@ -305,22 +291,22 @@ def _player(log: list[dict[str, Any]], lines: Mapping[str, float], limit: int, l
         if i in keep:
             frames.append((xy(r["step"], 0)[0], f"{r['step']:,}", *now.values(), max(0, len(samples) - 1)))
     end, svg = frames[-1], ""
-    for key, name in (("loss", "lc-train"), ("val_loss", "lc-val"), ("val_loss", "lc-dots")):
+    for key, name, dots in (("loss", "lc-train", False), ("val_loss", "lc-val", False), ("val_loss", "lc-dots", True)):
         points = [xy(log[i]["step"], log[i][key]) for i in _numbers(log, key) if i in keep]
-        dots = name == "lc-dots"
         d = "".join(f"{'M' if dots or not i else 'L'}{x},{y}{'h0' * dots}" for i, (x, y) in enumerate(points))
         svg += f'<path class="{name}" data-curve d="{d}"/>' if d else ""
     svg += f'<path class="lc-ink" data-now d="M{end[0]},0V400"/>'
     label = '<span class="lc-{}" style="{}:{:.1f}%">{}</span>'.format
     marks = "".join(label("y", "top", xy(0, y)[1] / 4, f"{y:g}") for y in _ticks(low, high, 5))
-    marks += "".join(label("x", "left", xy(x, 0)[0] / 10, f"{x:,g}") for x in _ticks(first, final, 4))
+    marks += "".join(label("x", "left", xy(x, 0)[0] / 10, f"{x:,g}") for x in _ticks(first, final, 5))
     for name, loss in lines.items():
         svg += f'<path class="lc-ink" d="M0,{xy(0, loss)[1]}H1000"/>'
         marks += label("base", "top", xy(0, loss)[1] / 4, f"{escape(name)} = {loss:.2f}")
     said = f"at step {end[1]} the training loss is {end[3]}, the validation loss {end[4]}"
     body = (
         '<div class="lc-play" hidden><button type="button">Train</button><input type="range" min="0" '
-        f'max="{len(frames) - 1}" value="0" aria-label="moment of the training"></div><div class="lc-plot">'
+        f'max="{len(frames) - 1}" value="0" aria-label="moment of the training"></div>'
+        '<small>loss in nats per token, by step</small><div class="lc-plot">'
         f'<svg role="img" aria-label="Loss in nats by step: {said}." viewBox="0 0 1000 400" preserveAspectRatio="none">'
         f'{svg}</svg>{marks}</div><div class="lc-read"><span>step <b data-step>{end[1]}</b></span>'
         f"<span>learning rate <b data-lr>{end[2]}</b></span>"
@@ -359,5 +345,5 @@ def _thinned(log: list[dict[str, Any]], limit: int) -> set[int]:
 def _ticks(low: float, high: float, most: int) -> list[float]:
     """Round numbers from low to high, about `most` of them at most."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(power * m for m in (1, 2, 5, 10) if (high - low) / (power * m) <= most)
+    step = next(power * m for m in (1, 2, 5, 10, 20) if (high - low) / (power * m) <= most)
     return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

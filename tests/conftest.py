@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))  # the factory of the book is no
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("LLMCOURSE_PROGRESS", os.devnull)  # what a test solves is not remembered
 
 settings.register_profile("course", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("course"), derandomize=True)

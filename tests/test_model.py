@@ -288,9 +288,10 @@ def test_a_gated_mlp_has_about_as_many_parameters_as_a_plain_one(n_embd, bias):
 
 
 @pytest.mark.parametrize("norm", CHOICES["norm"])
-def test_norms_equal_their_formulas(norm):
+@pytest.mark.parametrize("size", [5.0, 1e-3])  # at the small size the formula's 1e-5 counts
+def test_norms_equal_their_formulas(norm, size):
     model = lively(build(norm=norm))
-    x = torch.randn(2, 3, WIDTH) * 5 + 1
+    x = torch.randn(2, 3, WIDTH) * size + size / 5
     ln = model.transformer["ln_f"]
     expected = x
     if norm == "layernorm":

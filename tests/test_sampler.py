@@ -304,6 +304,19 @@ def test_tokens_are_drawn_as_often_as_the_filtered_probabilities_say(options):
     assert chi_square < 35  # 10 degrees of freedom or fewer: less than once in 8,000 seeds
 
 
+def test_filters_act_in_the_documented_order(monkeypatch):
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1] + [0.0] * (V - 4)]).clamp(min=1e-12).log()
+    monkeypatch.setattr(sampler.Decoder, "step", lambda self: logits.expand(500, -1))
+
+    def drawn(**options):
+        return set(generate(tiny(), prompt(500, 1), 1, seed=0, **options)[:, 1].tolist())
+
+    assert drawn(top_p=0.5) == drawn(top_k=2) == {0, 1}
+    assert drawn(top_k=2, top_p=0.5) == {0}  # of the two that top-k leaves, the first has 4/7
+    assert drawn(temperature=0.5, top_p=0.5) == {0}  # made sharper first, it has 16/30
+    assert drawn(top_p=0.8) == {0, 1, 2} and drawn(top_p=0.8, min_p=0.6) == {0, 1}
+
+
 def test_draw_gives_the_tokens_that_multinomial_gives():
     probs = (torch.randn(50, 300) * 3).softmax(-1)
     probs[:, ::3] = 0
@@ -322,7 +335,7 @@ def test_towards_temperature_zero_sampling_becomes_greedy(temperature):
 def test_the_tightest_filters_are_greedy_too():
     model, idx = tiny(), prompt(4, 3)
     expected = argmax_loop(model, idx, 12)
-    for tight in ({"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}):
+    for tight in ({"top_k": 1}, {"top_p": 1e-9}, {"top_p": 1e-300}, {"min_p": 1.0}, {"top_p": 1e-9, "min_p": 1e-300}):
         assert torch.equal(generate(model, idx, 12, **tight), expected)
 
 
@@ -440,6 +453,33 @@ def test_a_wide_beam_finds_what_enumeration_finds(stop, length_penalty):
         expected, nats = best_by_enumeration(model, idx, 4, length_penalty, stop)
         assert text.tolist() == [expected]
         assert score == pytest.approx(nats, abs=1e-4)
+
+
+@torch.no_grad()
+def beams_by_lists(model, idx, n, beam_size, length_penalty, stop):
+    """Beam search in plain Python: sort all continuations of all beams; a beam that ends gives its place away."""
+    beams, finished = [((), 0.0)], []
+    for length in range(1, n + 1):
+        candidates = []
+        for tokens, score in beams:
+            text = idx[0].tolist() + list(tokens)
+            nats = model(torch.tensor([text[-model.config.block_size :]]))[0, -1].log_softmax(-1).tolist()
+            candidates += [((*tokens, token), score + x) for token, x in enumerate(nats)]
+        candidates = sorted(candidates, key=lambda item: -item[1])[: beam_size - len(finished)]
+        finished += [item for item in candidates if item[0][-1] == stop or length == n]
+        beams = [item for item in candidates if item[0][-1] != stop]
+    best = max(finished, key=lambda item: item[1] / len(item[0]) ** length_penalty)
+    return idx[0].tolist() + list(best[0]), best[1]
+
+
+@pytest.mark.parametrize("stop", [None, 1, 4, 9])
+@pytest.mark.parametrize("beam_size", [1, 2, 3, 5, 20])
+def test_beam_search_equals_one_with_plain_lists(beam_size, stop):
+    for seed, length_penalty in itertools.product(range(6), (0.0, 1.0)):
+        model, idx = tiny(5, seed % 3, seed=seed), prompt(1, 2, seed)
+        text, score = beam_search(model, idx, 7, beam_size, length_penalty, stop)
+        expected, nats = beams_by_lists(model, idx, 7, beam_size, length_penalty, stop)
+        assert text.tolist() == [expected] and score == pytest.approx(nats, abs=1e-4)
 
 
 @pytest.mark.parametrize("stop", [None, 2, 5])

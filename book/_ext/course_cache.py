@@ -37,7 +37,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS_BAR = re.compile(r"\d+%\|.*\|.*\[.*\]|\d+\S*it \[.*\]|\[\d\d:\d\d[<,].*\]")
 # The kernels inherit these. One thread a page: pages that run side by side must not fight for cores, and
 # sums come out the same everywhere. No progress bars: they are for the person who waits, not for the page.
-KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+# The exercises that a page solves are not the reader's, so they are not remembered.
+KERNEL_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "LLMCOURSE_PROGRESS": os.devnull}
 SECONDS_A_PAGE = 20.0  # the first guess, before anything was timed
 
 

@@ -23,6 +23,7 @@ import difflib
 import importlib
 import inspect
 import io
+import os
 import pkgutil
 import random
 import re
@@ -44,12 +45,11 @@ from ..errors import CourseError
 __all__ = ["Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "names", "solution", "tensor"]
 
 KEPT_OUTPUT = 1000  # characters of what the learner's code prints
-LIBRARIES = tuple({
+FOLDERS = {
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(torch.__file__).parents[1]),
-    str(Path(__file__).parents[1]),
-    "<frozen",
-})  # fmt: skip
+    *(str(Path(file).parents[1]) for file in (torch.__file__, __file__)),
+}
+LIBRARIES = ("<frozen", *(folder + os.sep for folder in FOLDERS))  # whose lines are not the learner's
 
 
 class Wrong(Exception):

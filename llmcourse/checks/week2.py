@@ -167,7 +167,10 @@ def diagnose_softmax(weights: Tensor) -> None:
                 f"The weights of position {row} sum to {total:.2f} instead of 1: the mask is applied after the "
                 "softmax; it belongs before it, as -inf among the scores."
             )
-        raise Wrong(f"The weights of position {row} sum to {total:.2f} instead of 1: is the softmax missing, or something added?")
+        raise Wrong(
+            f"The weights of position {row} sum to {total:.2f} instead of 1: is the softmax missing, or is something "
+            "added to its result?"
+        )
 
 
 def diagnose_mask(weights: Tensor) -> None:
