@@ -1,4 +1,4 @@
-"""`llmcourse` on the command line: train, generate, evaluate, tokenize, record, doctor.
+"""`llmcourse` on the command line: train, generate, evaluate, tokenize, record, doctor, progress.
 
 Each command is a short function that reads its arguments, calls the package and prints; everything it does can
 be done from Python with the same names. A mistake ends with one sentence and exit code 2. The package is imported
@@ -158,6 +158,13 @@ def doctor(args: argparse.Namespace) -> None:
     print(f"advice     llmcourse train --preset {advice} --out out/first")
 
 
+def progress(args: argparse.Namespace) -> None:
+    """Which exercises you have solved."""
+    from .progress import table
+
+    print(table())
+
+
 def load_model(name: str, device: str) -> Any:
     """The checkpoint in a file, in the folder of a training run (its best), or of a recorded run that ships weights."""
     from . import checkpoint, runs
@@ -260,6 +267,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="auto")
 
     command(doctor).add_argument("--device", default="auto")
+    command(progress)
     return parser
 
 

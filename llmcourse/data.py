@@ -21,16 +21,16 @@ import os
 import sys
 import tempfile
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from llmcourse.errors import CourseError
+from llmcourse.files import WriteError, atomic_file
 
 TIMEOUT = 5.0  # seconds to wait for a server, for the connection and for each block of bytes
 Tokens = torch.Tensor | np.ndarray  # (N,) of any integer type; np.memmap is an ndarray
@@ -95,7 +95,7 @@ def load(name_or_path: str | os.PathLike[str] = "shakespeare") -> str:
             with _locked(cache / f"{corpus.filename}.lock"):  # another process may be fetching it now
                 content = _from_cache(corpus, cache) or _obtain(corpus, cache)
         return content.decode("utf-8")
-    except OSError:  # nowhere to keep it (a read-only home, a full disk): do without the cache
+    except (OSError, WriteError):  # nowhere to keep it (a read-only home, a full disk): do without the cache
         with tempfile.TemporaryDirectory() as scratch:
             return _obtain(corpus, Path(scratch)).decode("utf-8")
 
@@ -210,18 +210,6 @@ def _locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` whole, when the block ends well, or not at all."""
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # same folder: a rename cannot be half done
-    try:
-        with open(scratch, "xb") as file:
-            yield file
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 # --- TinyShakespeare without a network ------------------------------------------------------------------

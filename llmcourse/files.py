@@ -18,9 +18,13 @@ from .errors import CourseError
 UNFINISHED = ".part"  # how the name of a file ends while it is being written
 
 
+class WriteError(CourseError):
+    """The disk is full, or the folder cannot be written."""
+
+
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn a full disk, a folder that cannot be written and the like into a CourseError about `path`."""
+    """Turn a full disk, a folder that cannot be written and the like into a WriteError about `path`."""
     try:
         yield
     except (OSError, RuntimeError) as e:
@@ -28,7 +32,7 @@ def writing(path: str | Path) -> Iterator[None]:
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or error
-        raise CourseError(f"Cannot write {path} ({reason}): free some space or choose another folder.") from e
+        raise WriteError(f"Cannot write {path} ({reason}): free some space or choose another folder.") from e
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ CSS = """
 .lc{--a:var(--course-accent,var(--jp-brand-color1,#2a82bb));--b:#d55e00;margin:1.2em 0;padding:.9em 4px;max-width:46rem;
  --l:color-mix(in srgb,currentColor 22%,transparent);--q:color-mix(in srgb,currentColor 78%,transparent);
  border:solid var(--l);border-width:1px 0;font-size:1rem;line-height:1.5;font-variant-numeric:tabular-nums}
-.lc *{box-sizing:border-box} .lc [hidden]{display:none} .lc p{margin:.5em 0} .lc input{accent-color:var(--a)}
+.lc *{box-sizing:border-box} .lc [hidden]{display:none!important} .lc p{margin:.5em 0} .lc input{accent-color:var(--a)}
 .lc :is(input,button,summary,pre):focus-visible{outline:3px solid var(--a);outline-offset:2px}
 .lc small,.lc .lc-note{font-size:.9rem;color:var(--q)}
 .lc button{font:inherit;font-weight:600;min-height:2.75rem;padding:.3rem 1rem;border:1px solid var(--a);

@@ -22,7 +22,6 @@ import hashlib
 import importlib.util
 import json
 import operator
-import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -38,6 +37,7 @@ import tiktoken
 from tqdm import tqdm
 
 from llmcourse.errors import CourseError
+from llmcourse.files import atomic_file
 
 Pair = tuple[int, int]
 
@@ -214,12 +214,13 @@ class BPETokenizer:
         path, data = Path(path), self.to_dict()
         if path.suffix != ".json":
             raise CourseError(f"A tokenizer is saved as NAME.json; call this file {path.stem}.json.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps({"format": FILE_FORMAT, "sha256": _digest(data), **data}) + "\n")
+        with atomic_file(path) as file:
+            file.write((json.dumps({"format": FILE_FORMAT, "sha256": _digest(data), **data}) + "\n").encode())
         lines = [f"{i:6d}  [{legible(token)}]" for i, token in enumerate(self._bytes_of)]
         for i, (a, b) in enumerate(self.merges, start=256):
             lines[i] += f"  =  {a} [{legible(self._bytes_of[a])}] + {b} [{legible(self._bytes_of[b])}]"
-        _write(path.with_suffix(".txt"), "\n".join(lines) + "\n")
+        with atomic_file(path.with_suffix(".txt")) as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> BPETokenizer:
@@ -434,13 +435,6 @@ def _split_at(tokens: Collection[str], text: str) -> list[str]:
 
 def _digest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, text: str) -> None:
-    """All or nothing: a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)
 
 
 Tokenizer = CharTokenizer | BPETokenizer  # for annotations: either will do wherever text becomes ids

@@ -210,8 +210,8 @@ def _percent(p: float) -> str:
 
 # ---- How did the training go? ----------------------------------------------------------------------------
 _PLAYER_CSS = """
-.lc .lc-plot{position:relative;height:14rem;margin:.3rem 1.3rem 2rem 2.6rem;border:solid var(--l);border-width:0 0 1px 1px}
-.lc .lc-plot svg{position:absolute;inset:0;width:100%;height:100%;overflow:hidden}
+.lc .lc-plot{position:relative;height:14rem;margin:.3rem 1.3rem 2rem 2.6rem;border-left:1px solid var(--l)}
+.lc .lc-plot{border-bottom:1px solid var(--l)} .lc .lc-plot svg{position:absolute;width:100%;height:100%}
 .lc .lc-plot path{fill:none;vector-effect:non-scaling-stroke;stroke:var(--a);stroke-width:1.6;stroke-linejoin:round}
 .lc .lc-plot .lc-val{stroke:var(--b)} .lc .lc-plot .lc-dots{stroke:var(--b);stroke-width:7;stroke-linecap:round}
 .lc .lc-plot .lc-ink{stroke:currentColor;stroke-width:1;stroke-dasharray:4 4;opacity:.7}
@@ -328,17 +328,17 @@ def _numbers(log: list[dict[str, Any]], key: str) -> list[int]:
 
 def _evenly(items: list[int], limit: int) -> list[int]:
     """At most `limit` (>= 2) of the items, with the first and the last."""
-    n = len(items)
-    return items if n <= limit else [items[round(i * (n - 1) / (limit - 1))] for i in range(limit)]
+    return items if len(items) <= limit else [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
 
 
 def _thinned(log: list[dict[str, Any]], limit: int) -> set[int]:
     """The records to keep: both ends, evaluations and samples, and of each piece the lowest and highest loss."""
     keep = {0, len(log) - 1, *_evenly([i for i, r in enumerate(log) if "val_loss" in r or "sample" in r], limit // 3)}
-    rest = _numbers(log, "loss")
+    rest = [i for i, r in enumerate(log) if r.get("loss") is not None]
     size = max(1, math.ceil(len(rest) / (limit // 3)))
     for piece in (rest[i : i + size] for i in range(0, len(rest), size)):
-        keep |= {min(piece, key=lambda i: log[i]["loss"]), max(piece, key=lambda i: log[i]["loss"])}
+        ranked = sorted(piece, key=lambda i: (not math.isfinite(log[i]["loss"]), log[i]["loss"]))  # nan is worst
+        keep |= {ranked[0], ranked[-1]}
     return keep
 
 

@@ -491,7 +491,7 @@ def die(error: type[BaseException]) -> None:
 # ---- killed and resumed ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])  # muon runs both
 def test_a_run_that_dies_at_any_moment_around_its_files_resumes_bit_for_bit(tmp_path, monkeypatch, optimizer):
     """Dies before and after every rename, flush and log line, one after the other, until none is left to die at."""
     options = {"optimizer": optimizer, "dropout": 0.2, "max_steps": 12, "eval_interval": 6, "checkpoint_interval": 4}
@@ -561,7 +561,7 @@ def survive(folder: str, optimizer: str, kills: str, seed: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills and forks as Unix does")
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])  # muon runs both
 def test_a_run_killed_a_dozen_times_at_random_gives_the_log_of_an_undisturbed_one(tmp_path, optimizer):
     seed = random.randrange(10**6)  # another one each time; it stands in the message when the test fails
     killing = program("survive", tmp_path / "killed", optimizer, 12, seed)

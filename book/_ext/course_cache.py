@@ -56,7 +56,7 @@ def read_page(course: Course, page: Path) -> NotebookNode:
 
     `metadata["source_map"]` holds the first line (from 0) of every cell.
     """
-    text = course.fill_in(page.read_text("utf-8"))
+    text = course.text(page)
     extensions = set(course.config["parse"]["myst_enable_extensions"])
     notebook: NotebookNode = read_myst_markdown_notebook(
         text,
@@ -150,8 +150,7 @@ def fill_cache(course: Course, jobs: int = 2, keep: bool = False) -> list[str]:
     if not pages:
         print(f"All {total} pages with code have been run before; their results are reused.")
         return []
-    times_file = course.cache_folder.parent / "page_seconds.json"
-    times: dict[str, float] = json.loads(times_file.read_text()) if times_file.exists() else {}
+    times = course.page_seconds
     expected = sum(times.get(course.docname(p), SECONDS_A_PAGE) for p in pages) / min(jobs, len(pages))
     print(f"Running {len(pages)} of {total} pages with code, {jobs} at a time (about {duration(expected)}):")
 
@@ -170,14 +169,14 @@ def fill_cache(course: Course, jobs: int = 2, keep: bool = False) -> list[str]:
                 print(indent(result.error))
                 continue
             times[result.docname] = round(result.seconds, 1)
-            data = {"execution_seconds": result.seconds}
+            timing = {"execution_seconds": result.seconds}
             uri = str(course.root / f"{result.docname}.md")
             cache.cache_notebook_bundle(
-                CacheBundleIn(nbformat.from_dict(result.notebook), uri, data=data),
+                CacheBundleIn(nbformat.from_dict(result.notebook), uri, data=timing),
                 check_validity=False,
                 overwrite=True,
             )
-    times_file.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+    (course.build_folder / "page_seconds.json").write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
     return failed
 
 

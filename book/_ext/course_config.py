@@ -6,6 +6,7 @@ Everything that names the repository, its branch or the published site asks here
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from edition_text import edit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,12 +36,25 @@ class Course:
 
     @property
     def site_folder(self) -> Path:
-        return self.root / "_build" / "html"
+        return self.site_of("learner")
+
+    @property
+    def build_folder(self) -> Path:
+        return self.root / "_build"
+
+    def site_of(self, edition: str) -> Path:
+        """Where `make book EDITION=...` leaves the site."""
+        return self.build_folder / ("html" if edition == "learner" else f"html-{edition}")
 
     @cached_property
     def config(self) -> dict[str, Any]:
         settings: dict[str, Any] = yaml.safe_load((self.root / "_config.yml").read_text("utf-8"))
         return settings
+
+    @property
+    def edition(self) -> str:
+        """`learner`, unless this is a copy that `editions.py` made."""
+        return str(self.config["sphinx"]["config"].get("course_edition", "learner"))
 
     @property
     def cache_folder(self) -> Path:
@@ -98,6 +113,16 @@ class Course:
             "site_url": self.site_url,
         }
         return re.sub(r"\{\{ (\w+) \}\}", lambda m: values.get(m[1], m[0]), text)
+
+    def text(self, page: Path) -> str:
+        """What a page says in this edition, with the addresses filled in."""
+        return self.fill_in(edit(page.read_text("utf-8"), self.edition))
+
+    @property
+    def page_seconds(self) -> dict[str, float]:
+        """Seconds that each page took when it was last run, by docname."""
+        times = self.build_folder / "page_seconds.json"
+        return json.loads(times.read_text()) if times.exists() else {}
 
     @cached_property
     def toc(self) -> list[str]:

@@ -4,6 +4,8 @@
 - under the title of a page that runs code: open it in Colab, download the notebook, read the source;
 - the theme's own Colab and download buttons lead to the same notebook (they expect it beside the page);
 - what the theme loads for nothing is taken out: thebe, and the icon script (the icon font does the work).
+
+The student edition links to nothing that holds solutions; the instructor edition says how long a page takes.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from shutil import copyfile
 from typing import Any
 
 from course_config import Course, is_executable
+from edition_text import edit
 from sphinx.application import Sphinx
 
 # The theme's icons come as a script (1.5 MB) and as a font; the font is enough. Its preloading is an error
@@ -29,8 +32,8 @@ def course_of(app: Sphinx) -> Course:
     return Course(Path(app.srcdir))
 
 
-def fill_in_addresses(app: Sphinx, _docname: str, source: list[str]) -> None:
-    source[0] = course_of(app).fill_in(source[0])
+def edit_source(app: Sphinx, _docname: str, source: list[str]) -> None:
+    source[0] = course_of(app).fill_in(edit(source[0], app.config.course_edition))
 
 
 def fix_buttons(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
@@ -53,7 +56,11 @@ def add_lesson_links(app: Sphinx, pagename: str, _template: str, context: dict[s
         (f"{up}_sources/{pagename}.ipynb", "Download the notebook", " download"),
         (course.source_url(pagename), "Source of this page", ""),
     ]
+    if course.edition == "student":  # the repository has the solutions
+        links = [link for link in links if "_sources" in link[0]]
     line = "".join(f'<a href="{escape(url)}"{extra}>{text}</a>' for url, text, extra in links)
+    if course.edition == "instructor" and (seconds := course.page_seconds.get(pagename)) is not None:
+        line += f'<span class="page-seconds">Its cells ran in {seconds:.0f} s</span>'
     bar = f'<p class="lesson-links">{line}</p>'
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{bar}", 1)
 
@@ -81,6 +88,9 @@ def finish(app: Sphinx, error: Exception | None) -> None:
             target = site / "_sources" / f"{docname}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(notebook, target)
+    for page in course.pages:
+        if (copy := site / "_sources" / page.relative_to(course.root)).exists():  # Sphinx copied it as it was
+            copy.write_text(edit(page.read_text("utf-8"), course.edition), "utf-8")
     for html in site.rglob("*.html"):
         html.write_text(ICON_LOADERS.sub("", html.read_text("utf-8")), "utf-8")
     for script in (site / "_static" / "vendor" / "fontawesome").rglob("*.js*"):
@@ -89,7 +99,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.connect("source-read", fill_in_addresses)
+    app.connect("source-read", edit_source)
     # The theme adds its buttons at priority 501; thebe is added before 503.
     app.connect("html-page-context", fix_buttons, priority=502)
     app.connect("html-page-context", drop_thebe, priority=503)

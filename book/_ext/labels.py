@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from course_cache import read_page
 from course_config import Course, is_executable
+from edition_text import edit
 from pybtex.database import parse_string
 from sphinx.util.nodes import _make_id
 
@@ -43,7 +44,7 @@ class Labels:
         for page in sorted(course.book.rglob("*.md")):
             if "_static" not in page.parts:
                 docname = course.docname(page)
-                names.add_page(docname, page.read_text("utf-8"))
+                names.add_page(docname, edit(page.read_text("utf-8"), course.edition))
                 if is_executable(page):
                     names.add_figures_of_cells(docname)
         bibliography = course.book / "references.bib"

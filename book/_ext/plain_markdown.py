@@ -22,6 +22,7 @@ from mdit_py_plugins.amsmath import amsmath_plugin
 from mdit_py_plugins.colon_fence import colon_fence_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.myst_blocks import myst_block_plugin
+from teaching import TEACHING
 
 PARSER = (
     MarkdownIt("commonmark")
@@ -170,7 +171,11 @@ class PlainMarkdown:
             return quote(f"{head}\n\n{inner}") if inner else head
         if name in ("solution", "solution-start"):
             title = f"Solution: {self.exercise_title(argument)}"
-            return f"**{title}**" if name == "solution-start" else details(title, inner)
+            if name == "solution-start":
+                return f"**{title}**"
+            return f"**{title}**\n\n{inner}" if self.course.edition == "instructor" else details(title, inner)
+        if name == "teaching":  # it is here in the instructor edition only
+            return quote(f"**{TEACHING}{': ' + argument if argument else ''}**\n\n{inner}")
         if name.startswith("prf:"):
             title = name.removeprefix("prf:").capitalize() + (f" ({argument})" if argument else "")
             return quote(f"**{title}.** {inner}")

@@ -10,6 +10,7 @@ contestants write the same text when they decode greedily.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ SHAPES = ((4, 4, 128, 1), (4, 4, 128, 16), (6, 6, 384, 1))  # n_layer, n_head, n
 Sampler = Callable[[int, bool], Tensor]  # number of new tokens, greedy or not -> idx
 
 
-def hugging_face(n_layer: int, n_head: int, n_embd: int) -> GPT2LMHeadModel:
+def hugging_face(n_layer: int, n_head: int, n_embd: int) -> Any:
     """An untrained GPT-2 of the library, without dropout and with no token that ends a text."""
     config = GPT2Config(
         vocab_size=VOCAB_SIZE,
@@ -57,7 +58,8 @@ def nanogpt_model(folder: Path, ours: GPT) -> Any:
     spec.loader.exec_module(module)
     c = ours.config
     config = module.GPTConfig(c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd, c.dropout, c.bias)
-    model = module.GPT(config).eval()
+    with contextlib.redirect_stdout(None):  # it reports its size
+        model = module.GPT(config).eval()
     model.load_state_dict(ours.state_dict())
     return model
 
@@ -131,9 +133,10 @@ def main() -> None:
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of nanoGPT, to race it as well")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    rows = measure(arguments.nanogpt, arguments.repeats)
     print("| what | ours | peer | peer's name | times as fast |")
     print("|---|---:|---:|---|---:|")
-    for r in measure(arguments.nanogpt, arguments.repeats):
+    for r in rows:
         ours, peer = f"{r['ours']:,.0f} {r['unit']}", f"{r['peer']:,.0f} {r['unit']}"
         print(f"| {r['what']} | {ours} | {peer} | {r['peer_name']} | {r['ratio']:.2f} |")
 

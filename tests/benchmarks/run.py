@@ -58,15 +58,15 @@ def main() -> None:
         torch.set_num_threads(2 if name == "training" else 1)
         if rows := PARTS[name](args):
             text = (
-                f"## {name.capitalize()}\n\n{ABOUT[name]} Median of {args.repeats}, measured {datetime.date.today()} on "
-                f"{machine['name']} with Python {machine['python']}, {versions}.\n\n{table(rows)}\n"
+                f"## {name.capitalize()}\n\n{ABOUT[name]} Median of {args.repeats}, measured {datetime.date.today()} "
+                f"on {machine['name']} with Python {machine['python']}, {versions}.\n\n{table(rows)}\n"
             )
             (HERE / "tables" / f"{name}.md").write_text(text, encoding="utf-8")
             print(table(rows))
         else:
             print("  skipped: it needs the folder of its peer (see --help)")
     parts = [p.read_text(encoding="utf-8") for name in PARTS if (p := HERE / "tables" / f"{name}.md").exists()]
-    head = "# Measured against others\n\nWritten by `make bench`; do not edit. Ratios, not times, are what carries over.\n"
+    head = "# Measured against others\n\nWritten by `make bench`; do not edit. Ratios, not times, carry over.\n"
     (HERE / "README.md").write_text("\n".join([head, *parts]), encoding="utf-8")
     print(f"Wrote {HERE / 'README.md'}")
 
