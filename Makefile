@@ -8,6 +8,8 @@ PYTHON  ?= python3   # the interpreter that .venv is made from: 3.11, 3.12 or 3.
 JOBS    ?= 2         # pages that run at the same time, one core each
 PORT    ?= 8000      # for `make serve`
 KEEP    ?=           # KEEP=1: reuse what the pages printed although llmcourse changed (while you write)
+EDITION ?= learner   # for `make book` and `make notebooks`: learner, student (no solutions) or instructor
+OUT     ?=           # for `make notebooks`: another folder than notebooks/, for example OUT=/tmp/handout
 BENCH   ?=           # arguments for the measurements: `make bench BENCH="--nanogpt DIR"`
 
 # ---- Fixed -----------------------------------------------------------------------------------------
@@ -17,6 +19,8 @@ EXT     := book/_ext
 REPORTS := _build/reports
 READY   := $(VENV)/.course-installed
 PAGES   := --jobs $(JOBS) $(if $(strip $(KEEP)),--keep-cache)
+WHICH   := --edition $(strip $(EDITION))
+SITE    := _build/html$(patsubst %,-%,$(filter-out learner,$(EDITION)))
 CELL_TIMEOUT := 300
 
 # Pages are run on the CPU, with one thread each and without progress bars, so that everybody gets the same book.
@@ -61,15 +65,15 @@ $(READY): pyproject.toml $(VENV)/.requirements $(VENV)/.data
 	@touch $@
 
 # ---- The book --------------------------------------------------------------------------------------
-book: $(READY) ## run the pages and build the site (25 minutes at first, under one when little changed)
-	@$(PY) $(EXT)/build_book.py $(PAGES)
+book: $(READY) ## run the pages and build the site (25 minutes at first, under one when little changed; EDITION=student)
+	@$(PY) $(EXT)/build_book.py $(PAGES) $(WHICH)
 
-notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed)
-	@$(PY) $(EXT)/notebooks.py $(PAGES)
+notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed; EDITION=student OUT=DIR for a handout)
+	@$(PY) $(EXT)/notebooks.py $(PAGES) $(WHICH) $(if $(strip $(OUT)),--out "$(strip $(OUT))")
 
 serve: book ## build the site and show it on http://127.0.0.1:8000
 	@echo "http://127.0.0.1:$(strip $(PORT))/ (stop with Ctrl-C)"
-	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@$(PY) -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
 # ---- Tests -----------------------------------------------------------------------------------------
 test: $(READY) ## everything that CI runs: lint, unit tests, all notebooks, the site in a browser (40 minutes)

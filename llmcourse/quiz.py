@@ -25,12 +25,13 @@ FOLDER = Path(__file__).parent / "quizzes"
 
 # ---- The frame ---------------------------------------------------------------------------------------------
 
-# All rules begin with .lc and reach nothing else. Colors come from the page: its ink (currentColor) and its accent
+# All rules begin with .lc and reach nothing else. Colors come from the page, its ink (currentColor) and its accent
 # (the book's, else JupyterLab's, else a blue that can be seen on white and on black).
 CSS = """
 .lc{--a:var(--course-accent,var(--jp-brand-color1,#2a82bb));--b:#d55e00;margin:1.2em 0;padding:.9em 4px;max-width:46rem;
  --l:color-mix(in srgb,currentColor 22%,transparent);--q:color-mix(in srgb,currentColor 78%,transparent);
- border:solid var(--l);border-width:1px 0;font-size:1rem;line-height:1.5;font-variant-numeric:tabular-nums}
+ border:solid var(--l);border-width:1px 0;font-size:1rem;line-height:1.5;font-variant-numeric:tabular-nums;
+ color:var(--course-ink,var(--jp-content-font-color1,inherit))}
 .lc *{box-sizing:border-box} .lc [hidden]{display:none!important} .lc p{margin:.5em 0} .lc input{accent-color:var(--a)}
 .lc :is(input,button,summary,pre):focus-visible{outline:3px solid var(--a);outline-offset:2px}
 .lc small,.lc .lc-note{font-size:.9rem;color:var(--q)}

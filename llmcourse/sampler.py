@@ -187,6 +187,10 @@ def stream(
     idx = check_prompt(model, idx)
     if isinstance(seed, torch.Generator):
         generator = seed
+        if seed.device.type != idx.device.type:
+            raise CourseError(
+                f"The model is on {idx.device}: make its generator with torch.Generator({str(idx.device)!r})."
+            )
     else:
         generator = torch.Generator(idx.device)
         if seed is None:

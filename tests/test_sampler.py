@@ -363,6 +363,15 @@ def test_a_generator_continues_where_it_stopped():
     assert torch.equal(generate(model, half, 10, temperature=2.0, seed=generator), whole)
 
 
+def test_a_generator_of_another_device_is_refused():
+    class Elsewhere(torch.Generator):
+        device = torch.device("cuda")
+
+    with pytest.raises(CourseError, match=r"torch\.Generator\('cpu'\)") as error:
+        generate(tiny(), prompt(), 3, seed=Elsewhere())
+    assert_one_sentence(error)
+
+
 # Stopping -------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,7 @@
 """`make book`: run the pages, build the site, make sure that nothing is missing.
 
+With `--edition student` or `instructor` the site goes to `_build/html-student` or `_build/html-instructor`.
+
 Warnings are errors. The site is always written from scratch, because an incremental build forgets the
 hover definitions of pages it does not touch; what the cells printed comes from the cache, so this is quick.
 """
@@ -15,12 +17,20 @@ import time
 
 from course_cache import duration, fill_cache, indent
 from course_config import Course
+from edition_text import EDITIONS
+from editions import EditionFailed, find_leaks, make_edition
+
+from notebooks import PageError, write_notebooks
 
 MINIMUM_TEXT = 200  # bytes of article below which a page counts as empty
 
 
-def build_site(course: Course) -> bool:
-    """Run Jupyter Book over the executed pages; False if it warned about anything."""
+def build_site(course: Course, shown: Course | None = None) -> bool:
+    """Run Jupyter Book over the executed pages; False if it warned about anything.
+
+    Warnings about the copy that an edition is name the files of the course that is `shown`.
+    """
+    shown = shown or course
     for folder in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(course.root / "_build" / folder, ignore_errors=True)
     print(f"Building the site: {len(course.toc)} pages, warnings are errors ...", flush=True)
@@ -31,9 +41,10 @@ def build_site(course: Course) -> bool:
     done = subprocess.run(
         command, cwd=course.root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    (course.root / "_build" / "build.log").write_text(done.stdout)
+    log = done.stdout.replace(f"{course.book}/", f"{shown.book}/")
+    (shown.build_folder / "build.log").write_text(log)
     if done.returncode:
-        print(indent(done.stdout))
+        print(indent(log))
         print("The site has warnings (above, and in _build/build.log).")
     return done.returncode == 0
 
@@ -54,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the pages and build the site.")
     parser.add_argument("--jobs", type=int, default=2, help="pages that run at the same time (default 2)")
     parser.add_argument("--keep-cache", action="store_true", help="reuse results although the package changed")
+    parser.add_argument("--edition", choices=EDITIONS, default="learner", help="which edition (default: learner)")
     options = parser.parse_args(arguments)
     course, started = Course(), time.perf_counter()
 
@@ -65,13 +77,33 @@ def main(arguments: list[str] | None = None) -> int:
     if failed := fill_cache(course, options.jobs, options.keep_cache):
         print(f"\nThe book is not built: {len(failed)} page(s) failed: {', '.join(failed)}.", file=sys.stderr)
         return 1
-    if not build_site(course):
-        return 1
-    if problems := missing_pages(course):
+    try:
+        problems = build(course) if options.edition == "learner" else build_edition(course, options.edition)
+    except (EditionFailed, PageError) as error:
+        problems = [str(error)]
+    if problems:
         print("\n".join(problems), file=sys.stderr)
         return 1
-    print(f"\nBuilt in {duration(time.perf_counter() - started)}. Open {course.site_folder / 'index.html'}")
+    site = course.site_of(options.edition) / "index.html"
+    print(f"\nBuilt in {duration(time.perf_counter() - started)}. Open {site}")
     return 0
+
+
+def build(course: Course, shown: Course | None = None) -> list[str]:
+    """The site of a course whose pages have been run; returns the problems."""
+    return missing_pages(course) if build_site(course, shown) else ["The book is not built."]
+
+
+def build_edition(course: Course, edition: str) -> list[str]:
+    """The site of another edition, in a folder beside the learner's; returns the problems."""
+    made = make_edition(course, edition)
+    problems = write_notebooks(made, made.notebooks) or build(made, course)
+    if edition == "student" and not problems:
+        problems = find_leaks(course, made, [made.site_folder])
+    if not problems:
+        shutil.rmtree(course.site_of(edition), ignore_errors=True)
+        made.site_folder.rename(course.site_of(edition))
+    return problems
 
 
 if __name__ == "__main__":

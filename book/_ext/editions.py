@@ -90,6 +90,7 @@ def copy_results(course: Course, made: Course) -> None:
             if cell.cell_type == "code":
                 cell.outputs = cells[line].outputs
                 cell.execution_count = cells[line].execution_count
+        notebook.metadata.language_info = executed.metadata.language_info
         bundle = CacheBundleIn(nbformat.from_dict(notebook), str(copy))
         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
 
@@ -98,37 +99,57 @@ def copy_results(course: Course, made: Course) -> None:
 
 
 def find_leaks(course: Course, made: Course, folders: Iterable[Path]) -> list[str]:
-    """Files below `folders` with a line of a solution, in its text, code or output, that no page shows otherwise."""
-    secret, shown = secret_lines(course), normal(visible_text(made))
-    secret = {line for line in secret if line not in shown}
+    """Files below `folders` with a line of a solution, of its text, code or output, that no page shows otherwise."""
+    shown = normal("\n".join([*(made.text(page) for page in made.pages), *outputs(made, inside_solutions=False)]))
+    secret = sorted(line for line in secret_lines(course) if line not in shown)
     problems = []
-    for file in sorted(file for folder in folders for file in folder.rglob("*") if file.suffix in TEXT_FILES):
-        if "_static" in file.relative_to(course.root).parts:
-            continue  # the theme's own files
-        text = file.read_text("utf-8")
-        if file.suffix == ".ipynb":
-            text = "\n".join(visible_cell(cell) for cell in nbformat.reads(text, as_version=4).cells)
-        text = normal(unescape(re.sub(r"<[^>]*>", "", text)) if file.suffix == ".html" else text)
-        if found := next((line for line in sorted(secret) if line in text), None):
-            problems.append(f"{file.relative_to(course.root)} has a line of a solution: {found[:80]!r}")
+    for folder in folders:
+        for file in sorted(file for file in folder.rglob("*") if file.suffix in TEXT_FILES):
+            if "_static" in file.relative_to(folder).parts:
+                continue  # the theme's own files
+            text = text_of(file)
+            if found := next((line for line in secret if line in text), None):
+                problems.append(f"{file.relative_to(folder)} has a line of a solution: {found[:80]}")
     return problems
 
 
-def normal(text: str) -> str:
-    """Text without white space and marks, as they differ between Markdown and HTML."""
-    return re.sub(r"[\s`*_$\\{}]+", "", text)
-
-
 def secret_lines(course: Course) -> set[str]:
-    """The lines of all solutions: prose, code, and text that the code printed."""
-    lines: set[str] = set()
+    """The lines of all solutions: prose, code, and what the code printed."""
+    lines: list[str] = []
     for page in course.pages:
         text = course.text(page).split("\n")
         for solution in solutions(text):
-            lines.update(text[solution.start + 1 : solution.end])
-    for _, read, executed in executed_pages(course):
-        hidden = solutions(course.text(course.root / read_path(read)).split("\n"))
-        for line, cell in zip(read.metadata["source_map"], executed.cells, strict=True):
-            if any(solution.start <= line < solution.end for solution in hidden):
-                lines.update(visible_outputs(cell).split("\n"))
+            lines += text[solution.start + 1 : solution.end]
+    for printed in outputs(course, inside_solutions=True):
+        lines += printed.split("\n")
     return {short for line in lines if len(short := normal(line)) >= DISTINCTIVE}
+
+
+def outputs(course: Course, inside_solutions: bool) -> Iterator[str]:
+    """The text that cells printed, either those of solutions or all others."""
+    for page, read, executed in executed_pages(course):
+        hidden = solutions(course.text(page).split("\n"))
+        for line, cell in zip(read.metadata["source_map"], executed.cells, strict=True):
+            if any(s.start <= line < s.end for s in hidden) == inside_solutions:
+                yield printed(cell)
+
+
+def printed(cell: NotebookNode) -> str:
+    """The text among the outputs of a cell."""
+    texts = [str(out.get("text") or out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", [])]
+    return "\n".join(texts)
+
+
+def text_of(file: Path) -> str:
+    """What a reader of a page, a notebook or another text file sees, as `normal` has it."""
+    text = file.read_text("utf-8")
+    if file.suffix == ".ipynb":
+        text = "\n".join(f"{cell.source}\n{printed(cell)}" for cell in nbformat.reads(text, as_version=4).cells)
+    elif file.suffix == ".html":
+        text = unescape(re.sub(r"<[^>]*>", "", text))
+    return normal(text)
+
+
+def normal(text: str) -> str:
+    """Text without space and marks, which differ between Markdown and HTML."""
+    return re.sub(r"[\s`*_$\\{}]+", "", text)

@@ -2,6 +2,7 @@
 
     python book/_ext/notebooks.py            run what has not been run yet, then write every notebook
     python book/_ext/notebooks.py --check    run nothing; exit 1 if a notebook is stale, missing or left over
+    python book/_ext/notebooks.py --edition student --out DIR    the same for another edition, in DIR
 
 A notebook begins with a setup cell that installs the course where that is needed. The text that a cell
 tagged `nbval-check-output` prints is stored, so that nbval compares it; no other output is.
@@ -23,6 +24,8 @@ from typing import Any
 import nbformat
 from course_cache import cached_outputs, fill_cache, open_cache, read_page
 from course_config import Course
+from edition_text import EDITIONS
+from editions import EditionFailed, find_leaks, make_edition
 from labels import Labels
 from nbformat import NotebookNode
 from plain_markdown import ConversionError, PlainMarkdown
@@ -70,7 +73,7 @@ class NotebookWriter:
             try:
                 if cell.cell_type == "code":
                     outputs = executed.cells[number].outputs if executed else []
-                    cells.append(code_cell(cell, solution, outputs, line))
+                    cells.append(code_cell(cell, solution, outputs, line, folded=self.course.edition != "instructor"))
                     continue
                 for gate, label in GATE.findall(cell.source):
                     solution = markdown.exercise_title(label) if gate == "solution-start" else ""
@@ -90,12 +93,14 @@ class NotebookWriter:
         return nbformat.v4.new_code_cell(source, metadata={"tags": ["setup"]})
 
 
-def code_cell(cell: NotebookNode, solution: str, outputs: list[NotebookNode], line: int) -> NotebookNode:
-    """A code cell as the notebook has it: solutions and plotting code folded, checked text stored."""
+def code_cell(
+    cell: NotebookNode, solution: str, outputs: list[NotebookNode], line: int, folded: bool = True
+) -> NotebookNode:
+    """A code cell as the notebook has it: plotting code and (if `folded`) solutions folded, checked text stored."""
     tags = list(cell.metadata.get("tags", []))
     source = cell.source
     metadata: dict[str, Any] = {"tags": tags} if tags else {}
-    title = f"Solution: {solution}" if solution else "Show the code" if FOLDED & set(tags) else ""
+    title = f"Solution: {solution}" if solution and folded else "Show the code" if FOLDED & set(tags) else ""
     if title:
         source = f"#@title {title}\n{source}"  # Colab shows the title, and the code on a double click
         metadata |= {"cellView": "form", "jupyter": {"source_hidden": True}}
@@ -198,11 +203,20 @@ def write_all(course: Course, jobs: int, keep_cache: bool) -> list[str]:
     for page in course.lessons:
         writer.convert(page)  # a page that cannot be written is known before minutes are spent on running it
     problems = [f"{docname}.md: a cell failed, see above" for docname in fill_cache(course, jobs, keep_cache)]
-    cache = open_cache(course, keep=True)
-    changed, expected = 0, set()
+    problems += write_notebooks(course, course.notebooks)
+    expected = {course.notebook_path(course.docname(page)) for page in course.lessons}
+    for path in sorted(set(course.notebooks.rglob("*.ipynb")) - expected):
+        path.unlink()
+        print(f"  removed {path.relative_to(course.root)} (no page of _toc.yml makes it)")
+    return problems
+
+
+def write_notebooks(course: Course, folder: Path) -> list[str]:
+    """Write the notebooks of all pages that have been run into `folder`; return the problems."""
+    writer, cache = NotebookWriter.of(course), open_cache(course, keep=True)
+    problems, changed = [], 0
     for page in course.lessons:
-        path = course.notebook_path(course.docname(page))
-        expected.add(path)
+        path = folder / course.notebook_path(course.docname(page)).relative_to(course.notebooks)
         if (executed := cached_outputs(cache, read_page(course, page))) is None:
             continue  # it failed; the notebook of its last good state stays
         try:
@@ -214,12 +228,21 @@ def write_all(course: Course, jobs: int, keep_cache: bool) -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             changed += 1
-            print(f"  wrote {path.relative_to(course.root)}")
-    for path in sorted(set(course.notebooks.rglob("*.ipynb")) - expected):
-        path.unlink()
-        print(f"  removed {path.relative_to(course.root)} (no page of _toc.yml makes it)")
-    print(f"{len(expected)} notebooks, {changed} of them changed.")
+            print(f"  wrote {path.relative_to(course.root) if path.is_relative_to(course.root) else path}")
+    print(f"{len(course.lessons)} notebooks, {changed} of them changed.")
     return problems
+
+
+def write_edition(course: Course, edition: str, folder: Path, jobs: int, keep_cache: bool) -> list[str]:
+    """Write the notebooks of an edition into `folder`; the ones in `notebooks/` are not touched."""
+    folder = folder.resolve()
+    if folder.is_relative_to(course.notebooks):
+        return [f"{folder}: notebooks/ holds the learner edition; name another folder, as in OUT=/tmp/{edition}"]
+    if failed := fill_cache(course, jobs, keep_cache):
+        return [f"{docname}.md: a cell failed, see above" for docname in failed]
+    made = course if edition == "learner" else make_edition(course, edition)
+    problems = write_notebooks(made, folder)
+    return problems + (find_leaks(course, made, [folder]) if edition == "student" else [])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -227,13 +250,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="run nothing, write nothing: only compare")
     parser.add_argument("--jobs", type=int, default=2, help="pages that run at the same time (default 2)")
     parser.add_argument("--keep-cache", action="store_true", help="reuse results although the package changed")
+    parser.add_argument("--edition", choices=EDITIONS, default="learner", help="which edition (default: learner)")
+    parser.add_argument("--out", type=Path, help="where to (default: notebooks/, other editions below _build/)")
     options = parser.parse_args(arguments)
-    course = Course()
+    course, edition, out = Course(), options.edition, options.out
+    if edition != "learner" and not out:
+        out = course.build_folder / f"notebooks-{edition}"
     try:
-        problems = (
-            find_differences(course) if options.check else write_all(course, options.jobs, options.keep_cache)
-        )
-    except PageError as error:
+        if options.check:
+            problems = find_differences(course)
+        elif out:
+            problems = write_edition(course, edition, out, options.jobs, options.keep_cache)
+        else:
+            problems = write_all(course, options.jobs, options.keep_cache)
+    except (PageError, EditionFailed) as error:
         problems = [str(error)]
     for problem in problems:
         print(problem, file=sys.stderr)
