@@ -16,13 +16,13 @@ from html import escape
 from typing import Any
 
 from .errors import CourseError
+from .frame import Widget, fragment
 from .model import GPTConfig
 from .plots import visible
-from .quiz import Widget, fragment
 
 MAX_BYTES = 40_000  # of one widget, everything included
 _SAMPLE = '<pre tabindex="0" role="group" aria-label="Sample">{}</pre>'
-# The frame of every interactive piece (quiz.py) has the colors, buttons and focus rings; here are rows and bars.
+# The frame of every interactive piece (frame.py) has the colors, buttons and focus rings; here are rows and bars.
 _CSS = """
 .lc input[type=range]{width:100%;min-width:0;height:2.75rem;margin:0}
 .lc .lc-bar i{height:.9rem;min-width:1px;background:var(--a)}

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
-from llmcourse import plots
+from llmcourse import figure, plots
 from llmcourse.errors import CourseError
 
 ROOT = Path(__file__).parents[1]
@@ -127,7 +127,7 @@ def test_text_and_axes_have_the_color_and_the_font_of_the_page_even_without_styl
 
 
 def test_the_shorthand_of_older_matplotlib_also_loses_its_font():
-    css = plots._attribute("style", "font: italic 700 10px 'DejaVu Sans', sans-serif; text-anchor: middle")
+    css = figure._attribute("style", "font: italic 700 10px 'DejaVu Sans', sans-serif; text-anchor: middle")
     rules = set(css.split(";"))
     assert rules == {"font-style:italic", "font-weight:700", "font-size:10px", "text-anchor:middle"}
 
@@ -189,7 +189,7 @@ def test_a_heavy_figure_warns_and_a_normal_one_is_light():
         ax.scatter(*np.random.default_rng(0).random((2, 20_000)))
         fig.colorbar(ax.pcolormesh(np.random.default_rng(0).random((80, 80))))
         for drawn in [*figures, fig]:
-            assert len(page(drawn)._repr_html_().encode()) < plots.MAX_BYTES
+            assert len(page(drawn)._repr_html_().encode()) < figure.MAX_BYTES
 
 
 def test_importing_and_drawing_leave_matplotlib_as_it_was():
