@@ -90,7 +90,7 @@ lint: $(READY) ## ruff, and mypy on llmcourse (half a minute)
 
 unit: $(READY) ## the unit tests, with coverage (some minutes)
 	@echo; echo "== Unit tests"
-	@$(PY) -m pytest tests --ignore tests/test_site.py -n $(JOBS) --cov --cov-report=term:skip-covered \
+	@$(PY) -m pytest tests --ignore tests/test_site.py --ignore tests/test_lessons.py -n $(JOBS) --cov --cov-report=term:skip-covered \
 	    --junitxml $(REPORTS)/unit.xml
 
 nbval: $(READY) ## run every notebook and compare the outputs it stores (as long as a cold `make book`)
@@ -99,9 +99,9 @@ nbval: $(READY) ## run every notebook and compare the outputs it stores (as long
 	    --nbval-cell-timeout $(CELL_TIMEOUT) --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	    --junitxml $(REPORTS)/nbval.xml
 
-pages: book ## build the site, then test every page of it in a browser
+pages: book ## build the site, then test every lesson and, in a browser, every page
 	@echo; echo "== Pages"
-	@$(PY) -m pytest tests/test_site.py -n $(JOBS) --junitxml $(REPORTS)/pages.xml
+	@$(PY) -m pytest tests/test_lessons.py tests/test_site.py -n $(JOBS) --junitxml $(REPORTS)/pages.xml
 
 bench: $(READY) ## the measurements against other implementations
 	@$(PY) tests/benchmarks/run.py $(BENCH)

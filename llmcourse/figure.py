@@ -1,4 +1,4 @@
-"""A matplotlib figure made fit for a page: an SVG in the page's own ink and font, with words for those who cannot see it.
+"""A matplotlib figure made fit for a page: an SVG in the ink and font of the page, with words for those who cannot see.
 
 Three ideas carry the file. **Black means ink**: `show` turns all that is drawn in black (text, axes, ticks) into the
 page's own text color, so the same figure reads on a light and on a dark page. **Text stays text**: letters do not

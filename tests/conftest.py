@@ -25,3 +25,14 @@ settings.load_profile("ci" if os.environ.get("CI") else "course")
 def root() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """After the lessons were tested: the table of them, also in `_build/reports/lessons.md`."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    if any("test_lessons.py" in report.nodeid for report in reports):
+        from course_config import Course
+        from lesson_standard import write_table
+
+        terminalreporter.section("lessons")
+        terminalreporter.write_line(write_table(Course()))

@@ -811,7 +811,7 @@ def test_a_check_passes_where_progress_cannot_be_written(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LLMCOURSE_PROGRESS", str(tmp_path / "file" / "below.json"))
     assert check(double, Doubler())
-    assert "(It could not be noted in your progress: CourseError: Cannot write" in said()
+    assert "(It could not be noted in your progress: WriteError: Cannot write" in said()
 
 
 def test_a_week_is_loaded_only_when_asked_for(root: Path) -> None:

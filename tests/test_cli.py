@@ -60,11 +60,15 @@ def complaint(capsys, *command: str) -> str:
 
 
 def program(*command: str, **options) -> subprocess.Popen:
-    """The command line as a program of its own, with a progress bar as at home."""
+    """The command line as a program of its own, with a progress bar as at home.
+
+    A suite started in the background ignores Ctrl-C, and what it starts inherits that: so it is undone here.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
     return subprocess.Popen(
         [sys.executable, "-m", "llmcourse.cli", *command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | options.pop("env", {}), **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | options.pop("env", {}),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def test_notebooks_are_in_step_with_the_lessons() -> None:
     assert not problems, "run `make notebooks`:\n" + "\n".join(problems)
 
 
-@pytest.mark.parametrize("docname", LESSONS)
+@pytest.mark.parametrize("docname", [name for name in LESSONS if name != "book/index"])
 def test_every_lesson_stores_at_least_three_outputs(docname: str) -> None:
     stored = [cell for cell in checked_cells(load(docname)) if cell.outputs]
     assert len(stored) >= 3, f"{docname} has {len(stored)} cells tagged {CHECKED}"

@@ -197,7 +197,7 @@ def no_typed_results(lesson: Lesson) -> Iterator[Problem]:
 
 
 NUMBER = re.compile(r"(?<![\w.,-])(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+)(?![\w.]*\d)(?:\s*(million|billion|%))?")
-IN_CODE = re.compile(r"\d[\d,_]*\.?\d*(?:e[+-]?\d+)?")
+IN_CODE = re.compile(r"\d{1,3}(?:[,_]\d{3})+(?:\.\d+)?|\d+\.?\d*(?:e[+-]?\d+)?")
 SCALE = {"million": 1e6, "billion": 1e9, "%": 0.01, "": 1.0}
 
 
