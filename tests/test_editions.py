@@ -278,7 +278,7 @@ def test_nothing_ran_twice(built: Built) -> None:
     ("file", "text"),
     [
         ("book/one.html", "<p>x</p><p>Here <em>stands</em>\ncorkprose.</p>"),
-        ("book/one.html", '<span class="n">corkcode</span> <span>=</span> &quot;tuptuokroc&quot;  <i># corkcomment</i>'),
+        ("book/one.html", '<span class="n">corkcode</span> <span>=</span> &quot;tuptuokroc&quot; <i># corkcomment'),
         ("book/one.html", "<span class='o'>print</span>(<span>corkcode</span>[::-1])"),
         ("reports/one.log", "And corkafter.\n"),
         ("_sources/book/one.md", "  A nested corknested:\n"),

@@ -313,6 +313,64 @@ def test_a_term_shows_its_definition_when_pointed_at(visit: Visit, address: str)
         visit.page.locator(".tippy-box[data-state=visible]", has_text=definition).wait_for(timeout=5000)
 
 
+GLOSSARY = "book/reference/glossary"
+
+
+@browser_only
+@pytest.mark.browser
+def test_the_glossary_shows_the_entries_with_the_words_typed(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/{GLOSSARY}.html")
+    window = visit.page
+    field, status = window.get_by_role("searchbox", name="Filter the entries"), window.get_by_role("status")
+    total = window.locator("dl.glossary dd").count()
+    assert status.inner_text() == f"{total} entries"
+
+    field.press_sequentially("causal MASK")
+    shown = window.locator("dl.glossary dd:visible").count()
+    assert 0 < shown < total and status.inner_text() == f"{shown} of {total} entries"
+    assert window.locator("dt", has_text="causal mask").is_visible()
+    assert not window.locator("#term-batch").is_visible()
+
+    field.fill("zzz")
+    assert status.inner_text() == f"0 of {total} entries"
+    field.press("Enter")  # leads nowhere
+    assert window.url == f"{address}/{GLOSSARY}.html"
+    window.evaluate("location.hash = 'term-batch'")
+    window.locator("#term-batch").wait_for(state="visible", timeout=5000)
+    assert field.input_value() == ""
+
+    field.fill("zzz")
+    field.press("Escape")
+    assert window.locator("dl.glossary dd:visible").count() == total
+    assert visit.complaints == []
+
+
+@browser_only
+@pytest.mark.browser
+def test_the_keyboard_reaches_the_glossary_filter(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/{GLOSSARY}.html")
+    visit.page.locator("article h1 a").focus()
+    visit.page.keyboard.press("Tab")
+    visit.page.keyboard.type("loss")
+    assert visit.page.evaluate("document.activeElement.id") == "glossary-filter"
+    assert " of " in visit.page.get_by_role("status").inner_text()
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("visit", [{"java_script_enabled": False}], indirect=True, ids=["no-js"])
+def test_the_glossary_is_whole_without_javascript(visit: Visit, address: str) -> None:
+    visit.page.goto(f"{address}/{GLOSSARY}.html")
+    entries = visit.page.locator("dl.glossary dd")
+    assert entries.count() > 20 and visit.page.locator("#glossary-filter").count() == 0
+    assert all(entry.is_visible() for entry in entries.all())
+
+
+def test_only_the_glossary_loads_its_script() -> None:
+    loading = [docname for docname in PAGES if any("glossary.js" in asset for asset in page(docname).assets)]
+    assert loading == [GLOSSARY]
+
+
 @browser_only
 @pytest.mark.browser
 def test_figures_fit_the_column(visit: Visit, address: str) -> None:

@@ -68,9 +68,8 @@ class Lesson:
         notebook = read_page(self.course, self.page)
         for cell, start in zip(notebook.cells, notebook.metadata["source_map"], strict=True):
             if cell.cell_type == "code":
-                line = next(i for i in range(start, len(self.lines)) if self.lines[i].lstrip().startswith(("`", "~")))
-                first = cell.source.split("\n")[0]  # the options of the cell come before it
-                line = next((i for i in range(line + 1, len(self.lines)) if self.lines[i] == first), line + 1)
+                first = cell.source.split("\n")[0]  # below the fence and the options
+                line = next((i for i in range(start, len(self.lines)) if self.lines[i] == first), start)
                 tags = frozenset(cell.metadata.get("tags", []))
                 yield Cell(cell.source, line + 1, tags, self.in_solution(start), parse(cell.source))
 

@@ -187,10 +187,12 @@ def no_typed_results(lesson: Lesson) -> Iterator[Problem]:
     for cell in lesson.cells:
         lines = cell.source.split("\n")
         for node in ast.walk(cell.tree):
-            values = node.values if isinstance(node, ast.Dict) else getattr(node, "elts", [])
-            numbers = [n for n in values if isinstance(n, ast.Constant) and isinstance(n.value, float)]
-            precise = [n for n in numbers if len(f"{n.value:.6g}".replace(".", "").strip("0")) >= 3]
-            around = "\n".join(lines[max(0, node.lineno - 2) : node.end_lineno]) if numbers else ""
+            if not isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+                continue
+            values = node.values if isinstance(node, ast.Dict) else node.elts
+            numbers = [n.value for n in values if isinstance(n, ast.Constant) and isinstance(n.value, float)]
+            precise = [x for x in numbers if len(f"{x:.6g}".replace(".", "").strip("0")) >= 3]
+            around = "\n".join(lines[max(0, node.lineno - 2) : node.end_lineno])
             if len(precise) >= 4 and not re.search(r"#.*\b(source|cite|published)", around):
                 text = "looks like typed results: compute them, or name where they are from (# source: ...)."
                 yield Problem(cell.line_of(node), f"This list of {len(numbers)} numbers {text}")
