@@ -243,7 +243,8 @@ def distribution(
     for ax, (name, p), color in zip(axes[0], panels.items(), COLORS, strict=False):
         shares = np.append(p[ids], 1 - p[ids].sum())[: len(names)].clip(0)
         bars = ax.barh(range(len(names)), shares, color=color, height=0.72)
-        ax.bar_label(bars, [f"{v:.2f}" if v >= 0.005 else "<0.01" for v in shares], padding=3)
+        numbers = [f"{v:.2f}" if v >= 0.005 else "<0.01" if v > 1e-6 else "0" for v in shares]
+        ax.bar_label(bars, numbers, padding=3)
         if left:
             bars[-1].set_alpha(0.45)
         longest = max(longest, shares.max())
