@@ -218,7 +218,7 @@ _PLAYER_CSS = """
 .lc .lc-plot span{position:absolute;font-size:.8rem;line-height:1;white-space:nowrap}
 .lc .lc-x{top:calc(100% + .4em);translate:-50%} .lc .lc-y{right:calc(100% + .4em);translate:0 -50%}
 .lc .lc-base{right:.3rem;translate:0 -130%} .lc .lc-play{display:flex;gap:1rem;align-items:center}
-.lc .lc-read{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.2rem 1rem}
+.lc .lc-read{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.2rem 1rem}
 .lc .lc-play button{min-width:8.5rem} .lc .lc-read b{display:block} .lc .lc-read u{text-decoration:none;font-weight:700}
 .lc .lc-hear{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 """
