@@ -207,6 +207,12 @@ def own_values(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ q.mT / math.sqrt(q.shape[-1])).masked_fill(~lower(q), -INF).softmax(-1) @ v
 
 
+def zero_times_inf(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    T, D = q.shape[-2:]
+    mask = torch.ones(T, T).triu(1) * -INF  # 0 · inf is nan
+    return (q @ k.transpose(-2, -1) / D**0.5 + mask).softmax(-1) @ v
+
+
 WRONG_ATTENTION: dict[str, tuple[Callable[..., Any], str]] = {
     "no mask": (variant(mask=lambda q: lower(q, 9)), "there is no mask"),
     "mask after softmax": (masked_after, "the mask is applied after the softmax"),
@@ -241,7 +247,8 @@ WRONG_ATTENTION: dict[str, tuple[Callable[..., Any], str]] = {
     "residual added": (values_added, "is the softmax missing"),
     "something after": (bent_after, "not the weights times v"),
     "weights": (weights_only, "these are the weights"),
-    "one head only": (without_heads, "here they have heads"),
+    "one head only": (without_heads, "without the dimensions in front"),
+    "0 times inf": (zero_times_inf, "Every result is NaN"),
     "mask of fixed size": (fixed_length, "but fails for T = 1, D = 4 (RuntimeError"),
     "scale of fixed size": (fixed_head_size, "take sizes from q.shape"),
 }
@@ -308,6 +315,10 @@ WRONG_TOP_K: dict[str, tuple[Callable[..., Any], str]] = {
         lambda x, k: x.masked_fill(x <= x.sort(descending=True).values[:, k, None], -INF), "k = 8, all the 8 tokens"),
     "one too few": (lambda x, k: x.masked_fill(x <= limit_of(x, k), -INF), "the k-th itself stays"),
     "one too many": (lambda x, k: x.masked_fill(x < limit_of(x, k + 1), -INF), "the limit is one place too low"),
+    "topk along the batch": (
+        lambda x, k: x.masked_fill(x < x.topk(min(k, len(x)), dim=0).values[-1:], -INF), "highest rows of each column"),
+    "lowest limit for all": (
+        lambda x, k: x.masked_fill(x < limit_of(x, min(k, x.shape[-1])).amin(), -INF), "One limit is used for all"),
     "first row's limit": (lambda x, k: x.masked_fill(x < limit_of(x, k)[0], -INF), "its limit is used for all rows"),
     "last row's limit": (lambda x, k: x.masked_fill(x < limit_of(x, k)[-1], -INF), "tokens instead of"),
     "limit of the batch": (k_of_the_batch, "in the whole batch"),
@@ -422,6 +433,7 @@ WRONG_TOP_P: dict[str, tuple[Callable[..., Any], str]] = {
     "scatter along the batch": (broken_top_p(back=lambda r, o: r.scatter(0, o, r)), "scattered along dim 0"),
     "scatter along the batch, into zeros": (
         broken_top_p(back=lambda r, o: torch.zeros_like(r).scatter(0, o, r)), "scattered along dim 0"),
+    "put back with gather": (broken_top_p(back=lambda r, o: r.gather(-1, o)), "gather reads"),
     "cumsum along the batch": (broken_top_p(rule=lambda q, p: q.cumsum(0) - q >= p), "disturb each other"),
     "drops everything": (broken_top_p(rule=lambda q, p: q.cumsum(-1) > p), "loses all its tokens"),
     "drops the crossing token": (

@@ -6,6 +6,7 @@ identity matrix in for the values, and the output is the matrix of weights. Most
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -66,7 +67,8 @@ def shaped(learner: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     except (ValueError, RuntimeError, IndexError) as e:
         if works_without_heads(learner, q, k, v):
             raise Wrong(
-                "It works for q, k, v of shape (B, T, D), but here they have heads, (B, H, T, D): count from the end, "
+                "It works for q, k, v without the dimensions in front, but here their shape is (B, H, T, D): count "
+                "from the end, "
                 "as in T, D = q.shape[-2:] and k.transpose(-2, -1)."
             ) from e
         raise
@@ -83,11 +85,12 @@ def shaped(learner: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def works_without_heads(learner: Attention, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether one head alone, (B, T, D), gives a result of the right shape."""
-    try:
-        return tuple(learner(q[:, 0], k[:, 0], v[:, 0]).shape) == (q.shape[0], *q.shape[2:])
-    except Exception:
-        return False
+    """Whether one head alone, (B, T, D), or one text alone, (T, D), gives a result of the right shape."""
+    for one in ((q[:, 0], k[:, 0], v[:, 0]), (q[0, 0], k[0, 0], v[0, 0])):
+        with suppress(Exception):
+            if learner(*one).shape == one[0].shape:
+                return True
+    return False
 
 
 def same(a: Tensor, b: Tensor) -> bool:
@@ -150,6 +153,8 @@ def diagnose_softmax(weights: Tensor) -> None:
             "The result for position 0 is NaN: its whole row is masked. A position must see itself, so the mask is off "
             "by one: the diagonal stays."
         )
+    if broken == list(range(T)):
+        raise Wrong("Every result is NaN: a mask made as 0 times inf is NaN; fill -inf in with masked_fill.")
     if broken == [T - 1]:
         raise Wrong(
             "The result for the last position is NaN: its whole row is masked, though it may see everything. The mask "

@@ -50,8 +50,8 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 def check_top_k(learner: Filter) -> None:
     V = 8
     # Rows at different heights: a threshold taken from another row keeps the wrong tokens.
-    logits = torch.stack([torch.randperm(V) * 0.5 + height for height in (0.25, 2.25, -1.75)])
-    for k in (3, 1, 5):
+    logits = torch.stack([torch.randperm(V) * 0.5 + height for height in (0.25, 2.25, 4.25, -1.75)])
+    for k in (3, 1, 5):  # none of them is the number of rows: a topk along the batch must show
         out = filtered(learner, logits, k, "the k highest values" if k > 1 else "the highest value")
         judge_top_k(logits, k, out)
     for k in (V, V + 1, 10 * V):
@@ -60,9 +60,9 @@ def check_top_k(learner: Filter) -> None:
             out = filtered(learner, logits, k)
         if not torch.equal(out, logits):
             raise Wrong(f"With k = {k} and V = {V} nothing should be removed or changed.")
-    with blame("It works for three rows and fails for one"):
+    with blame("It works for several rows and fails for one"):
         if not torch.equal(kept(filtered(learner, logits[:1], 3)), kept(top_k(logits[:1], 3))):
-            raise Wrong("It works for three rows, but for a single one, shape (1, V), it keeps the wrong tokens.")
+            raise Wrong("It works for several rows, but for a single one, shape (1, V), it keeps the wrong tokens.")
 
 
 def judge_top_k(logits: Tensor, k: int, out: Tensor) -> None:
@@ -85,6 +85,10 @@ def judge_top_k(logits: Tensor, k: int, out: Tensor) -> None:
         )
     if sum(numbers) == k and len(logits) > 1:
         raise Wrong(f"It keeps {k} tokens in the whole batch, not in each row: topk should run along dim=-1.")
+    if torch.equal(stays, logits >= logits.topk(min(k, len(logits)), dim=0).values[-1:]):
+        raise Wrong("It keeps the highest rows of each column: topk runs along the batch, and should along dim=-1.")
+    if torch.equal(stays, logits >= logits.topk(k).values.amin()):
+        raise Wrong("One limit is used for all rows: each has its own, values[..., -1:] of shape (B, 1).")
     row = next(i for i, n in enumerate(numbers) if not torch.equal(stays[i], should_stay[i]))
     if numbers[row] == k:
         raise Wrong(f"Row {row} keeps {k} tokens, but not its highest ones.")
@@ -164,6 +168,10 @@ def judge_top_p(learner: Filter, logits: Tensor, p: float, out: Tensor) -> None:
                     "Decisions about one row end up in other rows: the mask is scattered along dim 0, the batch; "
                     "use scatter along dim=-1."
                 )
+    if torch.equal(stays, ~removed.gather(-1, order)):
+        raise Wrong(
+            "Put back the wrong way round: gather reads from the places in order; use scatter, which writes into them."
+        )
     if right_row_by_row(learner, logits, p):
         raise Wrong(
             "Each row alone is right, but together they disturb each other: some step runs along the batch instead of "
