@@ -117,12 +117,12 @@ RECIPES: dict[str, Recipe] = {
     "canonical": Recipe(
         "GPT-2's architecture, 4 layers, 128 wide, context 64, with a schedule tuned for a CPU.",
         CPU_SHAPE,
-        {"max_steps": 1300, "learning_rate": 4e-3, "warmup_steps": 50, "schedule": "linear"},
+        {"max_steps": 1100, "learning_rate": 4e-3, "warmup_steps": 50, "schedule": "linear"},
     ),
     "fast": Recipe(
         "The same size with rotary positions, QK-norm, RMSNorm, squared ReLU, zero-initialized outputs and Muon.",
         CPU_SHAPE | FAST_SHAPE,
-        FAST_TRAINING | {"max_steps": 260},
+        FAST_TRAINING | {"max_steps": 290},
     ),
     "cpu-gpt2": Recipe(
         "GPT-2's architecture, 4 layers, 192 wide, context 128: about ten minutes on two CPU cores.",

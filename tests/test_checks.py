@@ -317,10 +317,8 @@ WRONG_TOP_K: dict[str, tuple[Callable[..., Any], str]] = {
     "one too many": (lambda x, k: x.masked_fill(x < limit_of(x, k + 1), -INF), "the limit is one place too low"),
     "topk along the batch": (
         lambda x, k: x.masked_fill(x < x.topk(min(k, len(x)), dim=0).values[-1:], -INF), "highest rows of each column"),
-    "lowest limit for all": (
-        lambda x, k: x.masked_fill(x < limit_of(x, min(k, x.shape[-1])).amin(), -INF), "One limit is used for all"),
     "first row's limit": (lambda x, k: x.masked_fill(x < limit_of(x, k)[0], -INF), "its limit is used for all rows"),
-    "last row's limit": (lambda x, k: x.masked_fill(x < limit_of(x, k)[-1], -INF), "tokens instead of"),
+    "last row's limit": (lambda x, k: x.masked_fill(x < limit_of(x, k)[-1], -INF), "One limit is used for all"),
     "limit of the batch": (k_of_the_batch, "in the whole batch"),
     "zeros": (lambda x, k: x.masked_fill(x < limit_of(x, k), 0.0), "-inf, not 0"),
     "weak filler": (lambda x, k: x.masked_fill(x < limit_of(x, k), -20.0), "can still be drawn"),
