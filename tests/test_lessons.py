@@ -16,7 +16,7 @@ from course_config import Course
 from jupyter_cache.base import CacheBundleIn
 from lesson import Lesson, bound, loaded, parse, without_code
 from lesson_rules import RULES, is_run
-from lesson_standard import pages, problems, table, too_many_long_lessons, write_table
+from lesson_standard import over_budget, pages, problems, table, write_table
 
 COURSE = Course()
 
@@ -25,10 +25,6 @@ COURSE = Course()
 def test_a_lesson_is_as_the_standard_wants_it(page: Path) -> None:
     found = problems(COURSE, page)
     assert not found, "\n" + "\n".join(found)
-
-
-def test_at_most_six_lessons_take_longer_than_half_a_minute() -> None:
-    assert too_many_long_lessons(COURSE) == []
 
 
 # ---- A tiny good lesson -----------------------------------------------------------------------------------
@@ -408,9 +404,11 @@ def test_a_solution_without_end_is_one_problem(tiny: Tiny) -> None:
 # ---- What only a page that was run can tell ------------------------------------------------------------------
 
 
-def test_a_page_over_the_budget_is_caught(tiny: Tiny) -> None:
+def test_a_page_over_the_budget_is_remarked(tiny: Tiny) -> None:
     tiny.seconds(61.4)
-    assert tiny.problems() == ["1: Its cells ran 61 s, and no page may take more than 60 s."]
+    assert tiny.problems() == []  # another machine may be faster: the table says it, no test fails
+    assert over_budget(tiny.course) == ["book/week2/day09_looking_back ran 61 s; the most is 60 s."]
+    assert table(tiny.course).endswith("ran 61 s; the most is 60 s.")
 
 
 def test_six_long_lessons_are_the_most(tiny: Tiny) -> None:
@@ -418,12 +416,12 @@ def test_six_long_lessons_are_the_most(tiny: Tiny) -> None:
         name = f"book/week2/day{day:02}_x"
         (tiny.course.root / f"{name}.md").touch()
         tiny.seconds(29.0 + (day > 1), name)
-    assert too_many_long_lessons(tiny.course) == []
+    assert over_budget(tiny.course) == []
     for day in range(1, 8):
         tiny.seconds(30.0 + (day > 1), f"book/week2/day{day:02}_x")
-    assert too_many_long_lessons(tiny.course) == []
+    assert over_budget(tiny.course) == []
     tiny.seconds(31.0, "book/week2/day01_x")
-    assert len(too_many_long_lessons(tiny.course)) == 7
+    assert over_budget(tiny.course) == ["7 lessons ran over 30 s; the most is 6."]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from llmcourse import checks, quiz
 from llmcourse.errors import CourseError
 
 CHECKED = "nbval-check-output"
-MOST_SECONDS = 60
 MOST_LINES, FEWEST_LINES, SHORT_SHARE = 30, 5, 0.5
 
 
@@ -362,10 +361,7 @@ def frame_of_the_text(lesson: Lesson) -> Iterator[Problem]:
 
 
 @rule
-def budget(lesson: Lesson) -> Iterator[Problem]:
-    seconds = lesson.course.page_seconds.get(lesson.docname, 0.0)
-    if seconds > MOST_SECONDS:
-        yield Problem(1, f"Its cells ran {seconds:.0f} s, and no page may take more than {MOST_SECONDS} s.")
+def progress_bars(lesson: Lesson) -> Iterator[Problem]:
     for cell in lesson.cells:
         if "tqdm.auto" in cell.source or "tqdm.notebook" in cell.source:
             yield Problem(cell.line, "Use `from tqdm import tqdm`: the other bars need a widget that the page has not.")
