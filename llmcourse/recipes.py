@@ -100,12 +100,12 @@ FAST_TRAINING = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 2e-2, "w
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(
-        "2 layers, 128 wide: two minutes on a laptop's CPU.",
+        "2 layers, 128 wide: a few minutes on a laptop's CPU.",
         {"n_layer": 2, "n_head": 2, "n_embd": 128, "block_size": 64},
         {"max_steps": 3000, "batch_size": 32, "learning_rate": 3e-3},
     ),
     "small": Recipe(
-        "4 layers, 256 wide: a few minutes on a T4, an hour on a CPU.",
+        "4 layers, 256 wide: a few minutes on a T4, an hour or two on a CPU.",
         {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128, "dropout": 0.1},
         {"max_steps": 3000, "batch_size": 64, "learning_rate": 2e-3},
     ),
@@ -125,13 +125,13 @@ RECIPES: dict[str, Recipe] = {
         FAST_TRAINING | {"max_steps": 290},
     ),
     "cpu-gpt2": Recipe(
-        "GPT-2's architecture, 4 layers, 192 wide, context 128: about ten minutes on two CPU cores.",
+        "GPT-2's architecture, 4 layers, 192 wide, context 128: a quarter of an hour on two CPU cores.",
         GALLERY_SHAPE,
         {"max_steps": 2000, "batch_size": 16, "learning_rate": 3e-3, "schedule": "linear", "eval_interval": 200},
         ship_weights=True,
     ),
     "cpu-fast": Recipe(
-        "The same size with the parts of the fast recipe: about ten minutes on two CPU cores.",
+        "The same size with the parts of the fast recipe: a quarter of an hour on two CPU cores.",
         GALLERY_SHAPE | FAST_SHAPE,
         FAST_TRAINING | {"max_steps": 2000, "batch_size": 16, "eval_interval": 200},
         ship_weights=True,
