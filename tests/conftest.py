@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,3 +39,48 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         terminalreporter.section("lessons")
         terminalreporter.write_line(write_table(Course()))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; a test that needs it is skipped where there is none."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("there is no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a page made of fragments of HTML; nothing may go wrong in it or be asked of the network."""
+    problems: list[str] = []
+    contexts = []
+
+    def open_it(*fragments: str, theme: str = "light", head: str = "", **options: Any) -> Any:
+        css = (ROOT / "book" / "_static" / "course.css").read_text("utf-8")
+        paper = {"light": "#ffffff", "dark": "#121212"}[theme]
+        path = tmp_path / f"page{len(contexts)}.html"
+        path.write_text(
+            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>t</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{css} body{{margin:16px;background:{paper};'
+            f"color:var(--course-ink)}}</style>{head}<body>{''.join(fragments)}</body></html>",
+            encoding="utf-8",
+        )
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type != "log" else None)
+        page.on(
+            "request", lambda r: None if r.url.startswith((ROOT.as_uri(), path.as_uri())) else problems.append(r.url)
+        )
+        page.goto(path.as_uri())
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from llmcourse.errors import CourseError
 from llmcourse.quiz import Choice, Question, Quiz, names, plain, quiz, rich
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ROOT = Path(__file__).resolve().parents[1]
 LENGTHS = {"one_sitting": (12, 12)}  # all others belong to lessons
 EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked=2'> & \"q\" \u2028"
@@ -201,49 +199,8 @@ def test_no_text_breaks_out_of_its_element(text: str) -> None:
 
 # ---- In the browser ----------------------------------------------------------------------------------------
 
-browser_only = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+browser_only = pytest.mark.usefixtures("browser")
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-quic"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    """A page with some quizzes; at the end of the test, nothing may have gone wrong or been asked of the network."""
-    problems: list[str] = []
-    contexts = []
-
-    def open_it(*fragments: str, theme: str = "light", head: str = "", **options: Any) -> Any:
-        css = (ROOT / "book" / "_static" / "course.css").read_text("utf-8")
-        paper = {"light": "#ffffff", "dark": "#121212"}[theme]
-        path = tmp_path / f"page{len(contexts)}.html"
-        path.write_text(
-            f'<!doctype html><html lang="en" data-theme="{theme}"><meta charset="utf-8"><title>t</title>'
-            f'<meta name="viewport" content="width=device-width"><style>{css} body{{margin:16px;background:{paper};'
-            f"color:var(--course-ink)}}</style>{head}<body>{''.join(fragments)}</body></html>",
-            encoding="utf-8",
-        )
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options))
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on(
-            "request", lambda r: None if r.url.startswith((ROOT.as_uri(), path.as_uri())) else problems.append(r.url)
-        )
-        page.goto(path.as_uri())
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 def said(form: Any) -> str:
