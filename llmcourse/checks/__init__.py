@@ -13,7 +13,7 @@ A checker is a short function that receives what the learner wrote. It raises `W
 Everything around it is done here. The checker runs with fixed seeds in a thread of its own, so that an endless loop
 ends after some seconds, in Jupyter and in Colab too; what the learner's code prints is collected; the random
 numbers and torch's settings of the caller stay as they were; and whatever the learner's code raises becomes a
-sentence. Exercises are kept by week (`week1.py` … `week6.py`, `start.py`), loaded when one is asked for.
+sentence. Exercises are kept by day (`day09.py` holds "day09", "day09b", …), loaded when one is asked for.
 """
 
 import ast
@@ -117,11 +117,10 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Exercise:
-    """The exercise of this name; loads the file of its week only. An unknown name is a CourseError."""
+    """The exercise of this name; loads the file of its day only. An unknown name is a CourseError."""
     if not isinstance(name, str):
         raise CourseError('The name of the exercise comes first, in quotes: check("day09", attention).')
-    day = re.fullmatch(r"day(\d\d)[a-z]?", name)
-    module = f"week{(int(day[1]) + 6) // 7}" if day else "start"
+    module = re.sub(r"(?<=\d)[a-z]$", "", name)  # "day25b" stands in day25.py
     if name not in EXERCISES and any(m.name == module for m in pkgutil.iter_modules(__path__)):
         importlib.import_module(f"{__name__}.{module}")
     if name not in EXERCISES:

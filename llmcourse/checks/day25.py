@@ -1,4 +1,4 @@
-"""Checkers of week 4, generation.
+"""Checkers of day 25, top-k and top-p.
 
 A filter of logits is judged by which tokens it keeps: those whose probability is not exactly 0 afterwards. Any way
 to get there is fine (-inf, or a number so low that nothing remains).

@@ -1,4 +1,4 @@
-"""Checkers of week 2, the GPT part by part.
+"""Checker of day 9, causal self-attention.
 
 Attention is linear in the values, so its weights can be read off from outside, however it is written: put the
 identity matrix in for the values, and the output is the matrix of weights. Most of day 9 is reading that matrix.
