@@ -1,4 +1,4 @@
-"""The few figures that come back in every lesson, in one style: loss curves, schedules, attention maps, distributions.
+"""The figures that come back in every lesson, in one style: curves, comparisons over seeds, maps, distributions.
 
 They take logs, arrays or tensors as the package makes them, draw with matplotlib, and leave the result to `show`
 (`figure.py`), which puts it into the page.
@@ -27,7 +27,9 @@ __all__ = [
     "PageFigure",
     "attention_maps",
     "distribution",
+    "dots",
     "heatmap",
+    "lines",
     "loss_curves",
     "lr_schedule",
     "show",
@@ -92,6 +94,66 @@ def lr_schedule(lrs: Any, *, ax: Axes | None = None, xlabel: str = "step") -> Ax
     ax.set(xlabel=xlabel, ylabel="learning rate", ylim=(0, None))
     ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     return _label_ends(ax, ends)
+
+
+@mpl.rc_context(STYLE)
+def lines(
+    xs: Any, series: Any, *, xlabel: str, ylabel: str, baselines: Mapping[str, float] | None = None,
+    xscale: str = "linear", yscale: str = "linear", ticks: bool = False, ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Draw what was measured against what was varied, each line with its name at its end.
+
+    xs: the N values tried. series: {name: ys}, or one ys; ys is (N,), or (seeds, N), where the line is the mean and
+    each seed a dot. nan leaves a gap. baselines: {name: value}, dashed. ticks: mark the N values on the axis.
+    """
+    ax, ends, values = ax or plt.subplots()[1], [], _array(xs, 1, "xs", "one value a measurement")
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale=xscale, yscale=yscale)
+    for name, numbers in (series if isinstance(series, Mapping) else {"": series}).items():
+        ys = np.atleast_2d(_array(numbers, (1, 2), f"The line '{name}'", "N or seeds, N", finite=False))
+        if ys.shape[1] != len(values):
+            raise CourseError(f"The line '{name}' has {ys.shape[1]} points, but there are {len(values)} values of x.")
+        mean, few = ys.mean(axis=0), len(values) <= 30
+        (line,) = ax.plot(values, mean, marker="o" if few and len(ys) == 1 else None, markersize=4, label=name or "_")
+        if len(ys) > 1:
+            ax.plot(np.tile(values, len(ys)), ys.ravel(), "o", color=line.get_color(), markersize=3, alpha=0.7)
+        last = np.flatnonzero(np.isfinite(mean))[-1:]
+        ends += [(name, values[i], mean[i], line.get_color()) for i in last]
+    for name, value in (baselines or {}).items():
+        ax.axhline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=name)
+        ends.append((f"{name} {value:.2f}", math.inf, value, INK))
+    if ticks:
+        ax.set_xticks(values, [f"{x:,g}" for x in values])
+        ax.set_xticks([], minor=True)
+    return _label_ends(ax, ends)
+
+
+@mpl.rc_context(STYLE)
+def dots(
+    results: Mapping[str, Any], *, xlabel: str, baselines: Mapping[str, float] | None = None, digits: int = 2,
+    ax: Axes | None = None,
+) -> Axes:  # fmt: skip
+    """Compare variants: a row for each, every seed a dot, the mean a bar across them with its number.
+
+    results: {name: number, or one number a seed}. baselines: {name: value}, dashed lines from top to bottom.
+    """
+    rows = {name: _array(np.atleast_1d(r), 1, f"The row '{name}'", "one number a seed") for name, r in results.items()}
+    room = 0.35 if baselines else 0.0
+    ax = ax or plt.subplots(figsize=(6.5, 0.9 + room + 0.32 * len(rows)))[1]
+    for y, values in enumerate(rows.values()):
+        color = COLORS[0]
+        ax.plot(values, np.full(len(values), y), "o", color=color, markersize=4.5, alpha=0.7)
+        ax.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color=color)
+        ax.annotate(f"{values.mean():.{digits}f}", (values.max(), y), (8, 0), textcoords="offset points", va="center")
+    for n, (name, value) in enumerate((baselines or {}).items()):
+        ax.axvline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.annotate(f"{name} {value:.2f}", (value, 1), (0, 3 + 13 * (n % 2)), textcoords="offset points",
+                    xycoords=("data", "axes fraction"), ha="center")  # fmt: skip
+    ax.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
+    ax.set_yticks(range(len(rows)), rows, parse_math=False)
+    ax.tick_params(axis="y", length=0)
+    low, high = ax.get_xlim()
+    ax.set_xlim(low, high + 0.1 * (high - low))  # room for the numbers
+    return ax
 
 
 def _average(values: np.ndarray, weight: float) -> np.ndarray:

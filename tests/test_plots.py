@@ -480,3 +480,32 @@ def test_distributions_side_by_side_share_rows_and_scale():
 def test_a_distribution_that_is_none_is_refused(probs: Any, labels: Any, sentence: str):
     with pytest.raises(CourseError, match=sentence):
         plots.distribution(probs, labels)
+
+
+# --- what was measured ---------------------------------------------------------------------------------
+
+
+def test_lines_draw_the_mean_and_every_seed():
+    ax = plots.lines([1, 10, 100], {"ours": [[1, 2, 3], [3, 2, 1]], "theirs": [4, math.nan, 5]},
+                     xlabel="size", ylabel="loss", xscale="log", ticks=True, baselines={"floor": 0.5})  # fmt: skip
+    mean, seeds, theirs, floor = ax.get_lines()
+    assert list(mean.get_ydata()) == [2, 2, 2] and sorted(seeds.get_ydata()) == [1, 1, 2, 2, 3, 3]
+    assert theirs.get_ydata()[2] == 5 and floor.get_ydata()[0] == 0.5
+    assert {"ours", "theirs", "floor 0.50", "100", "size"} <= set(drawn_names(ax))
+
+
+def test_lines_of_the_wrong_length_are_told():
+    with pytest.raises(CourseError, match="'ours' has 2 points, but there are 3 values of x"):
+        plots.lines([1, 2, 3], {"ours": [1, 2]}, xlabel="x", ylabel="y")
+
+
+def test_dots_draw_every_seed_and_write_the_mean():
+    ax = plots.dots({"with": [1.0, 1.5], "without": 2.0}, xlabel="loss", baselines={"bigram": 2.48}, digits=3)
+    seeds = ax.get_lines()[0]
+    assert list(seeds.get_xdata()) == [1.0, 1.5] and list(seeds.get_ydata()) == [0, 0]
+    assert {"with", "without", "1.250", "2.000", "bigram 2.48"} <= set(drawn_names(ax))
+
+
+def test_dots_refuse_what_is_not_a_number():
+    with pytest.raises(CourseError, match="The row 'diverged' contains nan"):
+        plots.dots({"diverged": [math.nan]}, xlabel="loss")
