@@ -117,16 +117,20 @@ def tokenize(args: argparse.Namespace) -> None:
 
 
 def record(args: argparse.Namespace) -> None:
-    """Train a recipe and keep its run for the book."""
-    from . import recipes, runs
+    """Train a recipe, or all runs of a sweep, and keep the result for the book."""
+    from . import recipes, runs, sweeps
 
-    recorded = runs.names()
+    recorded = runs.names() + sweeps.names()
     if args.list or not (args.name or args.all):
-        for name, recipe in recipes.RECIPES.items():
-            print(f"{name:16} {'recorded' if name in recorded else 'missing':8}  {recipe.about}")
+        for name, entry in (recipes.RECIPES | sweeps.SWEEPS).items():
+            print(f"{name:16} {'recorded' if name in recorded else 'missing':8}  {entry.about}")
         return
-    for name in recipes.RECIPES if args.all else [args.name]:
+    for name in [*recipes.RECIPES, *sweeps.SWEEPS] if args.all else [args.name]:
         if args.all and name in recorded and not args.again:
+            continue
+        if name in sweeps.SWEEPS:
+            print(f"Recording the sweep {name}: {sweeps.SWEEPS[name].about}")
+            print(sweeps.record(name, device=args.device).table())
             continue
         print(f"Recording {name}: {recipes.get(name).about}")
         print(runs.record(name, device=args.device).about())
@@ -260,8 +264,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", metavar="FILE.json")
 
     p = command(record)
-    p.add_argument("name", nargs="?", help="the recipe to train")
-    p.add_argument("--all", action="store_true", help="every recipe that has no recorded run yet")
+    p.add_argument("name", nargs="?", help="the recipe or sweep to train")
+    p.add_argument("--all", action="store_true", help="every recipe and sweep that has not been recorded yet")
     p.add_argument("--again", action="store_true", help="with --all: those that are recorded as well")
     p.add_argument("--list", action="store_true", help="show the recipes and which are recorded")
     p.add_argument("--device", default="auto")

@@ -10,7 +10,7 @@ V = vocab_size, H = n_head, D = C / H channels of one head.
 
 Sources: Vaswani et al. 2017 (attention), Radford et al. 2019 (GPT-2), Su et al. 2021 (rotary positions),
 Zhang & Sennrich 2019 (RMSNorm), Shazeer 2020 (SwiGLU), So et al. 2021 (squared ReLU), Henry et al. 2020
-(QK-norm).
+(QK-norm), Svenstrup et al. 2017 (hashed embeddings).
 """
 
 import math
@@ -33,6 +33,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "swiglu": F.silu,  # gated: see MLP
 }
+PRIME, HASH = 2**31 - 1, 40_503  # of the n-gram tables; products stay below 2^63
 CHOICES = {
     "position": ("learned", "sinusoidal", "rope", "none"),
     "norm": ("layernorm", "rmsnorm", "none"),
@@ -48,7 +49,8 @@ class GPTConfig:
     `position` is how the model knows the order, `norm` and `norm_position` which normalization stands
     before ("pre") or after ("post") each sublayer, `activation` the MLP's nonlinearity, `qk_norm`
     normalizes queries and keys, `tie_weights` shares the embedding with the output head, `bias` gives every
-    linear layer and LayerNorm a bias, `zero_init` lets each sublayer start by adding nothing.
+    linear layer and LayerNorm a bias, `zero_init` lets each sublayer start by adding nothing, `ngram` above 1
+    also looks up each pair of tokens (2), each triple (3) and so on, in tables of at most `ngram_rows` rows.
 
     Raises CourseError if a value has the wrong type, is out of range or does not fit the others.
     """
@@ -67,6 +69,8 @@ class GPTConfig:
     activation: str = "gelu_tanh"
     qk_norm: bool = False
     zero_init: bool = False
+    ngram: int = 1
+    ngram_rows: int = 16384
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -138,6 +142,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
 
 
+class NgramEmbedding(nn.Module):
+    """A learned vector for every run of n tokens, looked up like the token's own: what a table of counts knows.
+
+    Runs that are too many for the table share its rows, by a hash: rare ones then disturb each other a little.
+    Before the first token stands a token of its own, number V.
+    """
+
+    def __init__(self, config: GPTConfig, n: int) -> None:
+        super().__init__()
+        self.n, self.base = n, config.vocab_size + 1
+        self.rows = min(self.base**n, config.ngram_rows)
+        self.table = nn.Embedding(self.rows, config.n_embd)
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Vectors `(B, T, C)` of the n-grams that end at each token of `idx (B, T)`."""
+        T = idx.shape[1]
+        before = F.pad(idx, (self.n - 1, 0), value=self.base - 1)  # (B, n - 1 + T)
+        number = torch.zeros_like(idx)
+        for i in range(self.n):
+            number = (number * self.base + before[:, i : i + T]) % PRIME  # no overflow, whatever n and V are
+        if self.rows < self.base**self.n:  # scatter neighbors over the whole table
+            number = number * HASH % PRIME
+        return self.table(number % self.rows)
+
+
 class KVCache:
     """Keys and values of the tokens seen so far, one slot for each position up to `block_size`.
 
@@ -150,6 +179,7 @@ class KVCache:
         shape = (batch_size, c.n_head, c.block_size, c.head_dim)
         self.k = [weight.new_zeros(shape) for _ in range(c.n_layer)]
         self.v = [weight.new_zeros(shape) for _ in range(c.n_layer)]
+        self.idx = torch.zeros(batch_size, c.block_size, dtype=torch.long, device=weight.device)
         self.length = 0  # tokens that every layer has stored
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +192,7 @@ class KVCache:
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in this order (beam search moves its beams around)."""
-        self.k, self.v = [k[rows] for k in self.k], [v[rows] for v in self.v]
+        self.k, self.v, self.idx = [k[rows] for k in self.k], [v[rows] for v in self.v], self.idx[rows]
 
 
 class CausalSelfAttention(nn.Module):
@@ -283,6 +313,8 @@ class GPT(nn.Module):
         elif config.position == "sinusoidal":
             table = 0.02 * sinusoids(config.block_size, config.n_embd)  # the size of the learned ones
             self.register_buffer("positions", table, persistent=False)
+        if config.ngram > 1:
+            parts["ngrams"] = nn.ModuleList(NgramEmbedding(config, n) for n in range(2, config.ngram + 1))
         parts["drop"] = nn.Dropout(config.dropout)
         parts["h"] = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         parts["ln_f"] = make_norm(config) if config.norm_position == "pre" else nn.Identity()
@@ -308,8 +340,9 @@ class GPT(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def embed(self, idx: Tensor, start: int = 0) -> Tensor:
-        """Token embedding plus position, `(B, T) -> (B, T, C)`, the first token at position `start`."""
+    def embed(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Token embedding plus position, `(B, T) -> (B, T, C)`; with a cache, `idx` continues its tokens."""
+        start = cache.length if cache else 0
         if idx.ndim != 2 or idx.shape[1] < 1:
             raise CourseError(f"The model reads token ids of shape (B, T) with T at least 1, not {tuple(idx.shape)}.")
         T, limit = idx.shape[1], self.config.block_size
@@ -323,6 +356,12 @@ class GPT(nn.Module):
             x = x + self.transformer["wpe"].weight[start : start + T]
         elif self.config.position == "sinusoidal":
             x = x + self.positions[start : start + T]
+        if self.config.ngram > 1:
+            if cache is not None:  # the last tokens before these belong to their n-grams
+                cache.idx[:, start : start + T] = idx
+                idx = cache.idx[:, max(0, start + 1 - self.config.ngram) : start + T]
+            for ngram in self.transformer["ngrams"]:
+                x = x + ngram(idx)[:, -T:]
         return self.transformer["drop"](x) if self.training else x
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -331,7 +370,7 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """What `lm_head` scores: the residual stream `(B, T, C)` after the last block and normalization."""
-        x = self.embed(idx, cache.length if cache else 0)
+        x = self.embed(idx, cache)
         for block in self.transformer["h"]:
             x = block(x, cache)
         if cache is not None:

@@ -97,6 +97,7 @@ FAST_SHAPE = {
     "zero_init": True,
 }
 FAST_TRAINING = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 2e-2, "warmup_steps": 5, "schedule": "linear"}
+NGRAM_SHAPE = {"ngram": 4, "ngram_rows": 16384}
 
 RECIPES: dict[str, Recipe] = {
     "tiny": Recipe(

@@ -32,6 +32,7 @@ from .errors import CourseError
 from .evaluation import checked_ids, evaluate, fingerprint
 from .files import atomic_file, remove_unfinished, writing
 from .model import GPT
+from .muon import Muon
 from .tokenizer import Tokenizer
 
 SCHEDULES = ("cosine", "linear", "constant", "wsd")
@@ -44,6 +45,7 @@ class TrainConfig:
     """The settings of a run. One step sees `batch_size` sequences, however many pieces or processes share them.
 
     `accumulation_steps` cuts that batch into pieces which fit into memory; the gradient is the same.
+    `muon_lr` and `muon_rounds` are explained in `muon.py`; the schedule scales both learning rates alike.
     `min_lr` is where cosine, linear and wsd end; wsd decays over the last `decay_fraction` of the steps.
     `patience` stops after that many evaluations without a better validation loss. Intervals count steps.
     """
@@ -58,6 +60,7 @@ class TrainConfig:
     decay_fraction: float = 0.2
     optimizer: str = "adamw"
     muon_lr: float = 0.02
+    muon_rounds: int = 5
     weight_decay: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.99
@@ -141,8 +144,7 @@ def configure_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Op
     ]
     if muon:
         matrices = [named[n] for n in sorted(muon)]
-        # lr is measured in updates of unit size for every matrix shape (Jordan et al. 2024, "original" scaling)
-        optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+        optimizers.append(Muon(matrices, config.muon_lr, weight_decay=config.weight_decay, rounds=config.muon_rounds))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]

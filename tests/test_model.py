@@ -23,6 +23,7 @@ from llmcourse.model import (
     CausalSelfAttention,
     GPTConfig,
     KVCache,
+    NgramEmbedding,
     causal_mask,
     rope_angles,
     rotate,
@@ -664,3 +665,56 @@ def test_attention_is_what_the_library_computes_also_in_half_precision():
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     mixed = model.transformer["h"][0].attn.weights(model.embed(idx)) @ v
     torch.testing.assert_close(mixed, y, atol=0.02, rtol=0.05)
+
+
+# --- n-gram embeddings ---------------------------------------------------------------------------------------------
+
+
+def ngram_model(rows: int = 500, n: int = 4) -> GPT:
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(vocab_size=65, block_size=16, n_layer=1, n_head=2, n_embd=8, position="rope",
+                          ngram=n, ngram_rows=rows))  # fmt: skip
+    for p in model.parameters():
+        torch.nn.init.normal_(p)
+    return model.eval()
+
+
+def test_an_exact_table_gives_every_pair_a_row_of_its_own():
+    table = NgramEmbedding(GPTConfig(vocab_size=5, n_embd=8, n_head=2, ngram=2), 2)
+    pairs = torch.cartesian_prod(torch.arange(5), torch.arange(5))  # (25, 2)
+    vectors = table(pairs)[:, 1]  # (25, C)
+    assert len(vectors.unique(dim=0)) == 25 and len(table(pairs)[:, 0].unique(dim=0)) == 5
+    assert table.table.num_embeddings == 36  # and one more token, for "nothing before"
+
+
+def test_a_hashed_table_is_used_evenly():
+    table = NgramEmbedding(GPTConfig(vocab_size=65, n_embd=8, n_head=2, ngram_rows=1000), 3)
+    used: list[torch.Tensor] = []
+    table.table.register_forward_pre_hook(lambda _, rows: used.append(rows[0].flatten()))
+    table(torch.randint(65, (1, 50_000), generator=torch.Generator().manual_seed(0)))
+    counts = used[0].bincount(minlength=1000)
+    assert counts.min() > 20 and counts.max() < 100  # 50 expected
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_ngrams_look_at_the_past_only(n: int):
+    model, idx = ngram_model(n=n), torch.randint(65, (2, 12))
+    changed = idx.clone()
+    changed[:, 7] = (idx[:, 7] + 1) % 65
+    before, after = model(idx), model(changed)
+    assert torch.equal(before[:, :7], after[:, :7]) and not torch.isclose(before[:, 7], after[:, 7]).all()
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_ngrams_are_the_same_with_a_cache_however_the_text_is_cut(pieces: list[int]):
+    model, T = ngram_model(), sum(pieces)
+    idx = torch.randint(65, (2, T), generator=torch.Generator().manual_seed(T))
+    with torch.no_grad():
+        cache = KVCache(model, 2)
+        parts = [model(piece, cache) for piece in idx.split(pieces, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), model(idx))
+
+
+def test_huge_ngrams_do_not_overflow():
+    model = GPT(GPTConfig(vocab_size=50_257, block_size=8, n_layer=1, n_head=1, n_embd=4, ngram=6))
+    assert model(torch.full((1, 8), 50_256)).isfinite().all()
