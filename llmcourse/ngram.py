@@ -167,6 +167,34 @@ class KneserNey:
             number[1:], number[:1] = slot[:-1], -1  # this n-gram is the next token's longer context
         return np.log(p[len(before) :])
 
+    def distributions(self, ids: Any) -> np.ndarray:
+        """The distribution of the next token after every prefix of each row: `ids (B, T)` -> `(B, T, V)` float64.
+
+        A row is read as a GPT reads its window: nothing stands before its first token.
+        """
+        rows, V = np.asarray(ids), self.vocab_size
+        if rows.ndim != 2:
+            raise CourseError(f"distributions reads rows of token ids of shape (B, T), not {rows.shape}.")
+        tokens = self._check(rows.ravel()).reshape(rows.shape)
+        levels = self._fitted()
+        p = np.full((tokens.size, V), 1 / V)
+        number = np.zeros(tokens.shape, dtype=np.int64)  # of the context of k tokens that ends at each token
+        for k, level in enumerate(levels):
+            if k > 0:
+                shorter = np.full_like(number, -1)  # the context that ended one token earlier
+                shorter[:, 1:] = number[:, :-1]
+                number = shorter if k > 1 else np.zeros_like(number)
+                number = _find(levels[k - 1].keys, np.where(number >= 0, number * V + tokens, -1).ravel())
+                number = number.reshape(tokens.shape)
+            here = np.flatnonzero(number >= 0)
+            context = number.ravel()[here]
+            start, stop = np.searchsorted(level.keys, [context * V, (context + 1) * V])
+            seen = stop - start  # how many tokens followed each context
+            p[here] *= level.leftover[context, None]
+            slot = np.arange(seen.sum()) + np.repeat(start - (np.cumsum(seen) - seen), seen)
+            p[np.repeat(here, seen), level.keys[slot] % V] += level.share[slot]
+        return p.reshape(*tokens.shape, V)
+
     def nll(self, ids: Any, reset_every: int | None = None, context: Any = ()) -> float:
         """Mean negative log-likelihood of `ids` in nats per token; arguments as in `log_probs`."""
         log_probs = self.log_probs(ids, reset_every, context)

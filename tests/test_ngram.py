@@ -268,3 +268,22 @@ def test_counting_a_million_characters_takes_seconds_not_minutes(shakespeare):
     KneserNey(6, 65).fit(train).nll(val)
     end = os.times()
     assert end.user - start.user < 5  # measured: 0.5 s of processor time
+
+
+@given(
+    ids=st.lists(st.integers(0, 4), min_size=3, max_size=60), order=st.integers(1, 5), discount=DISCOUNTS,
+    rows=st.integers(1, 3), T=st.integers(1, 7), seed=st.integers(0, 999),
+)  # fmt: skip
+def test_distributions_are_those_of_probs_after_every_prefix(ids, order, discount, rows, T, seed):
+    model = KneserNey(order, 5, discount).fit(ids)
+    texts = np.random.default_rng(seed).integers(0, 5, (rows, T))
+    p = model.distributions(texts)
+    assert p.shape == (rows, T, 5)
+    for row, text in zip(p, texts, strict=True):
+        for t in range(T):
+            np.testing.assert_allclose(row[t], model.probs(text[: t + 1]), atol=1e-12)
+
+
+def test_distributions_want_rows():
+    with pytest.raises(CourseError, match=r"shape \(B, T\), not \(3,\)"):
+        KneserNey(2, 5).fit([1, 2, 3]).distributions([1, 2, 3])
