@@ -7,7 +7,7 @@ but products of matrices.
 
 `torch.optim.Muon` does the same, one matrix at a time and always in bfloat16, which processors without bfloat16
 arithmetic (most CPUs, and a T4) have to emulate. Here all matrices of one shape are one batch, in the precision they
-are stored in. The test suite shows that both take the same steps.
+are stored in; a GPU that computes in bfloat16 does so here too. The test suite shows that both take the same steps.
 
 Source: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
 """
@@ -30,10 +30,12 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # the products below are as small as the shorter side
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)  # no singular value is above 1
+    if x.is_cuda and torch.cuda.get_device_capability(x.device) >= (8, 0):
+        x = x.bfloat16()
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
