@@ -122,6 +122,7 @@ def record(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CourseError("A recorded run is the work of one process: start llmcourse record without torchrun.")
+    code = {"version": __version__, "source": source_hash()}  # of now: the files may change while it trains
     recipe = recipes.get(name).with_settings(**settings)
     config, target = recipe.train_config(), pick_device(device)
     out_dir = out_dir or Path("out") / "record" / name
@@ -142,7 +143,7 @@ def record(
         recipe={"about": recipe.about, "shape": recipe.shape, "training": asdict(config), "corpus": recipe.corpus},
         parameters=model.num_params(),
         vocab_size=tokenizer.vocab_size,
-        code={"version": __version__, "source": source_hash()},
+        code=code,
         machine=describe(target),
         seed=config.seed,
         seconds=log[-1]["seconds"],

@@ -93,7 +93,7 @@ def main() -> None:
     stored = {name: HERE / "tables" / f"{name}.md" for name in PARTS}
     parts = [path.read_text(encoding="utf-8") for path in stored.values() if path.exists()]
     if missing := [name for name, path in stored.items() if not path.exists()]:
-        parts.append(f"Not measured yet: {', '.join(missing)} (`run.py --only` names parts; a peer's folder is needed).\n")
+        parts.append(f"Not measured yet: {', '.join(missing)} (it needs its peer's folder, and a GPU for `gpu`).\n")
     head = "# Measured against others\n\nWritten by `make bench`; do not edit. Ratios, not times, carry over.\n"
     (HERE / "README.md").write_text("\n".join([head, *parts]), encoding="utf-8")
     print(f"Wrote {HERE / 'README.md'}")
