@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmcourse import __version__, checkpoint, cli, recipes, runs
+from llmcourse import __version__, checkpoint, cli, recipes, runs, sweeps
 from llmcourse.evaluation import evaluate
 from llmcourse.model import GPT, GPTConfig
 from llmcourse.recipes import Recipe
@@ -188,6 +188,10 @@ def table(work, monkeypatch):
     monkeypatch.setattr(runs.load, "__defaults__", (folder,))
     monkeypatch.setattr(runs.load_model, "__defaults__", ("cpu", folder))
     monkeypatch.setitem(runs.record.__kwdefaults__, "folder", folder)
+    monkeypatch.setattr(sweeps, "SWEEPS", {})
+    monkeypatch.setattr(sweeps.names, "__defaults__", (folder / "sweeps",))
+    monkeypatch.setattr(sweeps.load, "__defaults__", (folder / "sweeps",))
+    monkeypatch.setitem(sweeps.record.__kwdefaults__, "folder", folder / "sweeps")
     return folder
 
 
@@ -204,6 +208,16 @@ def test_recording_lists_records_and_then_knows_the_run(table, capsys):
     assert run(capsys, "record", "--list").count("recorded ") == 3 and runs.load("tiny") == before
     assert run(capsys, "record", "--all", "--again", "--device", "cpu").count("Recording ") == 3
     assert complaint(capsys, "generate", "small").startswith("Run 'small' keeps no weights")
+
+
+def test_a_sweep_is_recorded_and_then_listed(table, capsys, monkeypatch):
+    plan = sweeps.Plan("Only for tests.", "tiny", {"as it is": {}, "wider": {"n_embd": 32}}, seeds=(1, 2))
+    monkeypatch.setattr(sweeps, "SWEEPS", {"widths": plan})
+    assert "widths           missing   Only for tests." in run(capsys, "record", "--list")
+    out = run(capsys, "record", "widths", "--device", "cpu")
+    assert "Recording the sweep widths: Only for tests." in out and "wider" in out and "ms a step" in out
+    assert "widths           recorded  Only for tests." in run(capsys, "record", "--list")
+    assert len(sweeps.load("widths").results) == 4
 
 
 def test_the_doctor_describes_the_machine_and_advises(table, capsys):

@@ -25,6 +25,7 @@ from llmcourse import checkpoint, data, trainer
 from llmcourse.errors import CourseError
 from llmcourse.evaluation import checked_ids, fingerprint
 from llmcourse.model import GPT, GPTConfig
+from llmcourse.muon import Muon
 from llmcourse.tokenizer import CharTokenizer
 from llmcourse.trainer import TrainConfig, Trainer, configure_optimizers, evaluate, get_lr
 
@@ -225,7 +226,7 @@ def test_training_equals_the_same_steps_written_out_by_hand(optimizer):
     optimizers = [
         torch.optim.AdamW(by_adamw, betas=(0.9, 0.99), weight_decay=0.1, fused=False),
         torch.optim.AdamW(vectors, betas=(0.9, 0.99), weight_decay=0.0, fused=False),
-        *([torch.optim.Muon(matrices, weight_decay=0.1)] if optimizer == "muon" else []),
+        *([Muon(matrices, weight_decay=0.1)] if optimizer == "muon" else []),
     ]
     generator, losses = torch.Generator().manual_seed(1337), []
     for step in range(12):
