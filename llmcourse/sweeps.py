@@ -7,6 +7,7 @@ on the whole.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -177,7 +178,7 @@ def record(name: str, *, folder: Path = FOLDER, device: str = "auto") -> Sweep:
     plan, target, path = SWEEPS[name], pick_device(device), folder / f"{name}.json"
     done = {(r.variant, r.seed, repr(r.settings)): r for r in (load(name, folder).results if path.exists() else [])}
     results = {(v, seed, repr(s)): done.get((v, seed, repr(s))) for v, s, seed in plan.runs()}
-    for variant, settings, seed in tqdm(list(plan.runs()), unit="run"):
+    for variant, settings, seed in tqdm(list(plan.runs()), unit="run", file=sys.stdout):
         key = (variant, seed, repr(settings))
         results[key] = results[key] or train(plan.base, variant, settings, seed, target)
         kept = [r for r in results.values() if r]
