@@ -143,7 +143,7 @@ def dots(
         color = COLORS[0]
         ax.plot(values, np.full(len(values), y), "o", color=color, markersize=4.5, alpha=0.7)
         ax.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color=color)
-        ax.annotate(f"{values.mean():.{digits}f}", (values.max(), y), (8, 0), textcoords="offset points", va="center")
+        ax.annotate(f"{values.mean():z.{digits}f}", (values.max(), y), (8, 0), textcoords="offset points", va="center")
     for n, (name, value) in enumerate((baselines or {}).items()):
         ax.axvline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         ax.annotate(f"{name} {value:.2f}", (value, 1), (0, 3 + 13 * (n % 2)), textcoords="offset points",

@@ -464,6 +464,21 @@ def test_the_one_sitting_page_needs_no_day_and_no_check_but_twelve_questions(tin
     assert found == ["book/start/one_sitting.md:1: Its quiz has 11 questions, not 12."]
 
 
+def test_a_bonus_day_is_held_to_the_whole_standard(tiny: Tiny) -> None:
+    tiny.page = tiny.page.with_name("day09_looking_back.md").rename(tiny.page.with_name("speedrun.md"))
+    text = GOOD.replace("# Day 9 · ", "# Bonus · ").replace('"day09"', '"speedrun"')
+    tiny.page.write_text(text, "utf-8")
+    tiny.quiz.rename(tiny.quiz.with_name("speedrun.toml"))
+    assert pages(tiny.course) == [tiny.page]
+    places = ("_toc.yml", "Colab button")  # this page has neither
+    found = [p for p in problems(tiny.course, tiny.page) if not any(place in p for place in places)]
+    assert found == []
+    tiny.page.write_text(text.replace("# Bonus · ", "# ").replace('hint("speedrun")', "help"), "utf-8")
+    found = [p.partition(".md:")[2] for p in problems(tiny.course, tiny.page) if not any(q in p for q in places)]
+    title = f"{tiny.line('# Looking back')}: The title must begin with “# Bonus · ”."
+    assert found == ['1: The page does not tell the reader of hint("speedrun").', title]
+
+
 def test_the_table_has_one_line_for_each_lesson(tiny: Tiny) -> None:
     tiny.seconds(12.34)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(tiny.course).splitlines()]

@@ -48,8 +48,10 @@ class Lesson:
         self.course, self.page = course, page
         self.docname = course.docname(page)
         name = re.match(r"day(\d\d)_", page.name)
-        self.day = int(name[1]) if name else None  # None: the one-sitting page
+        self.day = int(name[1]) if name else None
         self.name = f"day{self.day:02}" if self.day else page.stem  # of its exercises and its quiz
+        bonus = "Bonus" if page.parent.name.startswith("week") else ""
+        self.kind = f"Day {self.day}" if self.day else bonus  # how its title begins; "": the one-sitting page
         self.lines = page.read_text("utf-8").split("\n")
         self.directives = list(directives(self.lines))
         self.solutions = solutions(self.lines)

@@ -53,8 +53,8 @@ def title_and_promise(lesson: Lesson) -> Iterator[Problem]:
         yield Problem(titles[1][0] if titles else 1, f"A lesson has one title (# ...), this one has {len(titles)}.")
         return
     line, title = titles[0]
-    if lesson.day and not re.match(rf"# Day {lesson.day} · \S", title):
-        yield Problem(line, f"The title must begin with “# Day {lesson.day} · ”.")
+    if lesson.kind and not re.match(rf"# {lesson.kind} · \S", title):
+        yield Problem(line, f"The title must begin with “# {lesson.kind} · ”.")
     opening = [(at, text) for at, text in lesson.prose if at > line and at < first_block(lesson)]
     promise = re.fullmatch(r"\*\*(.+)\*\*", opening[0][1].strip()) if opening else None
     at = opening[0][0] if opening else line
@@ -286,7 +286,7 @@ def checked_exercise(lesson: Lesson) -> Iterator[Problem]:
     for line, _, in_solution in calls_named(lesson, "solution", ""):
         if not in_solution:
             yield Problem(line, "This cell prints a solution outside of {solution-start} ... {solution-end}.")
-    if not lesson.day:
+    if not lesson.kind:
         return
     name, found = lesson.name, calls_named(lesson, "check", lesson.name)
     if not any(not in_solution for *_, in_solution in found):
@@ -330,10 +330,10 @@ def questions(lesson: Lesson) -> int:
 
 @rule
 def quiz_of_the_lesson(lesson: Lesson) -> Iterator[Problem]:
-    least, most = (3, 5) if lesson.day else (12, 12)
+    least, most = (3, 5) if lesson.kind else (12, 12)
     try:
         if not least <= (number := questions(lesson)) <= most:
-            wanted = f"{least} to {most}" if lesson.day else f"{most}"
+            wanted = f"{least} to {most}" if lesson.kind else f"{most}"
             yield Problem(1, f"Its quiz has {number} questions, not {wanted}.")
     except CourseError as error:
         yield Problem(1, f"llmcourse/quizzes/{lesson.name}.toml: {error}")

@@ -24,9 +24,10 @@ USUAL_SECONDS, MOST_SECONDS, MOST_LONG_LESSONS = 30, 60, 6
 
 
 def pages(course: Course) -> list[Path]:
-    """The lessons: the days of the weeks, and the one-sitting page."""
+    """The lessons: the days and bonus days of the weeks, and the one-sitting page."""
     sitting = course.book / "start" / "one_sitting.md"
-    return [*([sitting] if sitting.exists() else []), *sorted(course.book.glob("week*/day*.md"))]
+    days = (page for page in course.book.glob("week*/*.md") if page.stem != "index")
+    return [*([sitting] if sitting.exists() else []), *sorted(days)]
 
 
 def over_budget(course: Course) -> list[str]:
