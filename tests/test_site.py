@@ -33,7 +33,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="there is no site: run `make book` first")
 browser_only = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
-OWN_LIMIT = 50_000  # bytes, gzipped: the page's text and our own css, without figures
+OWN_LIMIT = 55_000  # bytes, gzipped: text of the page (the longest has 1,270 lines) and our css, without figures
 PAGE_LIMIT = 1_300_000  # bytes, gzipped: everything a browser loads to show one page
 
 

@@ -175,7 +175,10 @@ def diagnose_loss(logits: Tensor, targets: Tensor, value: Tensor, grad: Tensor |
         other = -logits.log_softmax(dim).gather(-1, targets[..., None])[..., 0].mean()
         known.append((other, f"The softmax runs over the {what}: it has to run over the vocabulary, dim=-1."))
     every = -logits.flatten().log_softmax(0).view(B, T, V).gather(-1, targets[..., None]).mean()
-    known.append((every, "One softmax runs over the whole tensor: each position has its own, over dim=-1."))
+    top = logits.amax(-1)
+    pooled = ((logits - top[..., None]).exp().sum().log() + top - picked).mean()  # the same, with the maxima taken out
+    for other in (every, pooled):
+        known.append((other, "One softmax runs over the whole tensor: each position has its own, over dim=-1."))
     for mixed in (logits.permute(2, 0, 1), logits.permute(2, 1, 0), logits.transpose(1, 2), logits.transpose(0, 1)):
         other = F.cross_entropy(mixed.reshape(-1, V), targets.flatten())
         known.append((other, "The positions are mixed up: a reshape after a transpose pairs them wrongly."))
@@ -301,10 +304,10 @@ def judge_result(parameters: list[nn.Parameter], grads: list[Tensor], max_norm: 
     factor = min(1.0, max_norm / before)
     if all(torch.allclose(f, factor * g, rtol=1e-3, atol=1e-6) for f, g in zip(found, grads, strict=True)):
         return
-    diagnose_clip(found, grads, max_norm, before)
+    diagnose_clip(found, grads, max_norm, before, joint([p.detach() for p in parameters]))
 
 
-def diagnose_clip(found: list[Tensor], grads: list[Tensor], max_norm: float, before: float) -> None:
+def diagnose_clip(found: list[Tensor], grads: list[Tensor], max_norm: float, before: float, weights: float) -> None:
     """Raise the Wrong that fits gradients that were clipped in another way."""
     norms = [float(g.norm()) for g in grads]
     if not all(f.isfinite().all() for f in found):
@@ -361,6 +364,7 @@ def diagnose_clip(found: list[Tensor], grads: list[Tensor], max_norm: float, bef
             max_norm / float(sum(g.abs().sum() for g in grads)),
         "The norm is the largest absolute value: it is the root of the sum of the squares.":
             max_norm / max(float(g.abs().max()) for g in grads),
+        "The norm is that of the parameters: it is the gradients', p.grad, that are measured.": max_norm / weights,
     }  # fmt: skip
     for sentence, value in known.items():
         if math.isclose(c, value, rel_tol=5e-3) or (value > 1 and math.isclose(c, 1, rel_tol=1e-4)):

@@ -104,7 +104,6 @@ class NoLength:
 
 
 
-
 class WritesIntoTheText(BySlices):
     def __getitem__(self, i: int) -> Any:
         x, y = super().__getitem__(i)

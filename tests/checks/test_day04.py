@@ -124,6 +124,11 @@ def maximum_lost(logits: Tensor, targets: Tensor) -> Tensor:
     return ((logits - top).exp().sum(-1).log() - pick(logits, targets)).mean()
 
 
+def one_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    top = logits.amax(-1, keepdim=True)
+    return ((logits - top).exp().sum().log() + top.squeeze(-1) - pick(logits, targets)).mean()
+
+
 def in_place(logits: Tensor, targets: Tensor) -> Tensor:
     logits -= logits.amax(-1, keepdim=True).detach()
     return (logits.logsumexp(-1) - pick(logits, targets)).mean()
@@ -186,6 +191,7 @@ WRONG_LOSS: dict[str, tuple[Callable[..., Any], str]] = {
         lambda x, y: -pick(x.flatten().log_softmax(0).view_as(x), y).mean(),
         "One softmax runs over the whole tensor",
     ),
+    "one sum of exponentials": (one_sum, "One softmax runs over the whole tensor"),
     "mixed up": (transposed_reshape, "positions are mixed up"),
     "item": (lambda x, y: losses(x, y).mean().item(), "returns a Python number"),
     "detached": (lambda x, y: losses(x, y).mean().detach(), "does not give its gradient"),
@@ -345,6 +351,14 @@ def deleted(parameters: Parameters, max_norm: float) -> None:
         p.grad = None
 
 
+def norm_of_the_parameters(parameters: Parameters, max_norm: float) -> Tensor:
+    kept = [p for p in parameters if p.grad is not None]
+    norm = torch.cat([p.detach().flatten() for p in kept]).norm()
+    for p in kept:
+        p.grad.mul_(min(1.0, max_norm / float(norm)))  # type: ignore[union-attr]
+    return norm
+
+
 WRONG_CLIP: dict[str, tuple[Callable[..., Any], str]] = {
     "each by its own norm": (each_by_itself, "clipped by its own norm"),
     "each to the limit": (each_to_the_limit, "brought to the same norm"),
@@ -357,6 +371,7 @@ WRONG_CLIP: dict[str, tuple[Callable[..., Any], str]] = {
     "longest": (clip_with(lambda gs: max(g.norm() for g in gs)), "the longest gradient alone"),
     "first": (clip_with(lambda gs: gs[0].norm()), "the first gradient alone"),
     "sum of absolute values": (clip_with(lambda gs: sum(g.abs().sum() for g in gs)), "sum of absolute values"),
+    "norm of the parameters": (norm_of_the_parameters, "that of the parameters"),
     "mean of the squares": (
         clip_with(lambda gs: torch.cat([g.flatten() for g in gs]).square().mean().sqrt(), lambda n, m: m / n),
         "squares are averaged",
