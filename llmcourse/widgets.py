@@ -27,8 +27,8 @@ _CSS = """
 .lc input[type=range]{width:100%;min-width:0;height:2.75rem;margin:0}
 .lc .lc-bar i{height:.9rem;min-width:1px;background:var(--a)}
 .lc .lc-row{display:grid;grid-template-columns:12rem 1fr 4.5rem;gap:0 .8rem;align-items:center;margin:0}
-.lc .lc-bar{display:grid;grid-template-columns:6.2rem 1fr 3.8rem;gap:.6rem;align-items:center;white-space:nowrap}
-.lc .lc-bar.lc-long{grid-template-columns:6.2rem 1fr 9.5rem}
+.lc .lc-bar{display:grid;grid-template-columns:6.6rem 1fr 4.3rem;gap:.6rem;align-items:center;white-space:nowrap}
+.lc .lc-bar.lc-long{grid-template-columns:6.6rem 1fr 11.2rem}
 .lc .lc-row>:last-child,.lc .lc-bar>:last-child{text-align:right}
 .lc pre{font-size:.85rem;line-height:1.45;white-space:pre-wrap;overflow-wrap:anywhere;color:inherit;background:none;
  margin:.3rem 0;padding:.5rem .8rem;border:0;border-left:2px solid var(--l);height:13em;overflow:auto}
