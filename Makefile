@@ -65,7 +65,7 @@ $(READY): pyproject.toml $(VENV)/.requirements $(VENV)/.data
 	@touch $@
 
 # ---- The book --------------------------------------------------------------------------------------
-book: $(READY) ## run the pages and build the site (about two minutes at first, seconds when little changed; EDITION=student)
+book: $(READY) ## run the pages and build the site (some ten minutes at first, seconds when little changed; EDITION=student)
 	@$(PY) $(EXT)/build_book.py $(PAGES) $(WHICH)
 
 notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed; EDITION=student OUT=DIR for a handout)
@@ -76,8 +76,8 @@ serve: book ## build the site and show it on http://127.0.0.1:8000
 	@$(PY) -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
 
 # ---- Tests -----------------------------------------------------------------------------------------
-test: $(READY) ## everything that CI runs: lint, unit tests, all notebooks, the site in a browser (about ten minutes)
-	@echo "Testing in four steps, about ten minutes on two cores:"; \
+test: $(READY) ## everything that CI runs: lint, unit tests, all notebooks, the site in a browser (about half an hour)
+	@echo "Testing in four steps, about half an hour on two cores:"; \
 	    echo "lint and types; unit tests; every notebook under nbval; the site in a browser."
 	@rm -rf $(REPORTS); mkdir -p $(REPORTS)
 	@failed=""; for step in lint unit nbval pages; do \

@@ -179,6 +179,7 @@ class KVCache:
         shape = (batch_size, c.n_head, c.block_size, c.head_dim)
         self.k = [weight.new_zeros(shape) for _ in range(c.n_layer)]
         self.v = [weight.new_zeros(shape) for _ in range(c.n_layer)]
+        # the tokens themselves, (B, block_size): the n-grams of the next ones begin among them
         self.idx = torch.zeros(batch_size, c.block_size, dtype=torch.long, device=weight.device)
         self.length = 0  # tokens that every layer has stored
 

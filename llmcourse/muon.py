@@ -41,7 +41,7 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for weight matrices `(rows, columns)`, with Nesterov momentum and decoupled weight decay.
 
-    lr: how far every direction moves in one step; tall matrices move √(rows / columns) as far. rounds: of the
+    lr: how far every direction moves in one step; tall matrices move √(rows / columns) times as far. rounds: of the
     polynomial; three cost little more than half of the usual five and orthogonalize less exactly.
     """
 

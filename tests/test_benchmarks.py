@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import nanogpt
 import run
 
 ROWS = [
@@ -34,3 +35,10 @@ def test_the_stored_tables_can_be_read():
     for path in (folder / "tables").glob("*.md"):
         assert len(run.ratios(path.read_text("utf-8"))) == path.read_text("utf-8").count("\n| ") - 1, path.name
     assert all(path.read_text("utf-8") in (folder / "README.md").read_text("utf-8") for path in folder.glob("tables/*"))
+
+
+def test_a_folder_without_the_peer_is_told(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="give a checkout of nanoGPT"):
+        nanogpt.load_module(tmp_path)
+    (tmp_path / "model.py").write_text("GPT = 124")
+    assert nanogpt.load_module(tmp_path).GPT == 124

@@ -586,6 +586,19 @@ def test_parts_can_be_exchanged_between_and_even_during_decoding():
     assert torch.equal(generate(model, prompt(), 9, temperature=0), argmax_loop(model, prompt(), 9))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_long_text_is_the_same_from_matrices_laid_out_for_decoding(bias: bool, monkeypatch: pytest.MonkeyPatch):
+    model = GPT(GPTConfig(V, 64, 2, 2, 16, bias=bias)).eval()
+    own = {name: p.data_ptr() for name, p in model.named_parameters()}
+    with decoding(model, tokens=sampler.WORTH_A_COPY):
+        weight = model.transformer["h"][0].mlp.c_fc.weight
+        assert weight.stride() == (1, weight.shape[0]) and weight.data_ptr() not in own.values()
+    copied = generate(model, prompt(2, 3), 60, temperature=0)
+    monkeypatch.setattr(sampler, "WORTH_A_COPY", 10**9)
+    assert torch.equal(copied, generate(model, prompt(2, 3), 60, temperature=0))
+    assert untouched(model) and {name: p.data_ptr() for name, p in model.named_parameters()} == own
+
+
 # Errors ---------------------------------------------------------------------------------------------------------
 
 BAD_OPTIONS = [

@@ -7,7 +7,6 @@ attention of a token, both passes together.
 """
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from nanogpt import load_module
 
 from llmcourse.device import precision_policy, synchronize
 from llmcourse.model import GPT, GPTConfig
@@ -24,16 +24,6 @@ SHAPE = {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout":
 BATCH, VOCAB_SIZE = 64, 65
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}  # 16-bit, dense: data sheets
 Step = Callable[[], Any]
-
-
-def load_nanogpt(folder: Path) -> Any:
-    """Its model.py as a module."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"There is no model.py in {folder}.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def our_step(device: torch.device, compiled: bool, shape: dict[str, Any], batch: int) -> Step:
@@ -52,7 +42,7 @@ def our_step(device: torch.device, compiled: bool, shape: dict[str, Any], batch:
 
 def their_step(nanogpt: Path, device: torch.device, compiled: bool, shape: dict[str, Any], batch: int) -> Step:
     """The same with its model, its optimizer and the loop of its script."""
-    module = load_nanogpt(nanogpt)
+    module = load_module(nanogpt)
     with contextlib.redirect_stdout(None):
         model = module.GPT(module.GPTConfig(vocab_size=VOCAB_SIZE, bias=False, **shape)).to(device)
         optimizer = model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device.type)

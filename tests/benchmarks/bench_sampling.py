@@ -11,7 +11,6 @@ contestants write the same text when they decode greedily.
 
 import argparse
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from nanogpt import load_module
 from torch import Tensor
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -51,11 +51,7 @@ def hugging_face(n_layer: int, n_head: int, n_embd: int) -> Any:
 
 def nanogpt_model(folder: Path, ours: GPT) -> Any:
     """nanoGPT's model with our weights; its names are GPT-2's as well."""
-    spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"There is no model.py in {folder}.")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_module(folder)
     c = ours.config
     config = module.GPTConfig(c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd, c.dropout, c.bias)
     with contextlib.redirect_stdout(None):  # it reports its size
