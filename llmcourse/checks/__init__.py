@@ -42,7 +42,7 @@ from torch import Tensor
 from .. import progress
 from ..errors import CourseError
 
-__all__ = ["Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "names", "solution", "tensor"]
+__all__ = ["Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "load_optimizers", "names", "solution", "tensor"]
 
 KEPT_OUTPUT = 1000  # characters of what the learner's code prints
 FOLDERS = {
@@ -184,6 +184,15 @@ def call(function: Callable[..., Any], /, **arguments: Any) -> Any:
                 f"in _, an assignment like {name}[…] = … or a -= writes into it; make a new tensor instead."
             )
     return result
+
+
+def load_optimizers() -> None:
+    """Build one optimizer, when the file of a day is loaded whose exercises need some.
+
+    The first optimizer of a process loads a large part of PyTorch. That takes seconds, and must not happen within the
+    time limit of a check, which would break the loading off halfway.
+    """
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 def tensor(value: Any, shape: Sequence[int], dtype: torch.dtype = torch.float32, meaning: str = "") -> Tensor:
