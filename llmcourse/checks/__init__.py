@@ -42,7 +42,9 @@ from torch import Tensor
 from .. import progress
 from ..errors import CourseError
 
-__all__ = ["Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "load_optimizers", "names", "solution", "tensor"]
+__all__ = [
+    "Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "load_optimizers", "names", "solution", "tensor",
+]  # fmt: skip
 
 KEPT_OUTPUT = 1000  # characters of what the learner's code prints
 FOLDERS = {
