@@ -153,6 +153,8 @@ def refuse(learner: Callable[..., Any], change: dict[str, Any], what: str, reaso
     except AssertionError as e:
         raise Wrong(f"An assert refuses {what}, but python -O removes all asserts: raise ValueError instead.") from e
     except Exception as e:
+        if all(name in str(e) for name in change):
+            raise Wrong(f"A {type(e).__name__} refuses {what}: the error that is asked for is ValueError.") from e
         raise Wrong(
             f"With {what}, your check itself breaks with {type(e).__name__}: look at the type before you compare or "
             "divide, and raise ValueError."
@@ -241,7 +243,13 @@ def make_parts(n: int) -> dict[str, Any]:
 def run(learner: Callable[..., Any], idx: Tensor, parts: dict[str, Any]) -> Any:
     try:
         return call(learner, idx=idx, **parts)
+    except NotImplementedError as e:
+        if "ModuleList" in str(e):
+            raise Wrong("blocks is a list, which cannot be called: call each one in turn, x = block(x).") from e
+        raise
     except RuntimeError as e:
+        if f"size of tensor b ({B})" in str(e):
+            raise Wrong(f"There are {B} positions, one a text: T is idx.shape[1], and len(idx) is B.") from e
         if "must match the size" in str(e):
             raise Wrong(
                 "The shapes do not fit when two things are added: are these all the rows of wpe? A text of T tokens "

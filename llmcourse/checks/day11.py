@@ -77,12 +77,10 @@ FORMULAS: dict[str, Formula] = {
     wants="class",
 )
 def check_swiglu(learner: Callable[[int], Any]) -> None:
-    widths = set()
-    for n_embd in (48, 64, 192):
-        module = build(learner, n_embd)
-        widths.add(hidden := module.gate.weight.shape[0])
-        if n_embd == 64 and len(widths) == 1:
-            raise Wrong(f"hidden stays {hidden} for any n_embd: compute it from n_embd.")
+    modules = {n_embd: build(learner, n_embd) for n_embd in (48, 64, 192)}
+    if len(widths := {m.gate.weight.shape[0] for m in modules.values()}) == 1:
+        raise Wrong(f"hidden stays {widths.pop()} for any n_embd: compute it from n_embd.")
+    for n_embd, module in modules.items():
         check_layers(module, n_embd)
         check_forward(module, n_embd)
 
@@ -191,6 +189,8 @@ def forward(module: Any, x: Tensor) -> Any:
             raise Wrong(
                 "The layers do not fit one behind the other: gate and value both read x, and out reads their product."
             ) from e
+        if "of batch2 tensor to be" in str(e):
+            raise Wrong("The branches meet in a matrix product, @; a gate needs number by number, with *.") from e
         raise
 
 
