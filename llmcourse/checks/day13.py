@@ -84,6 +84,8 @@ def part(model: GPT, name: str) -> Tensor:
 def look_at_tie(model: GPT, before: GPT) -> None:
     """Whether head and table are one parameter; if not, what they are instead."""
     table, head, old = part(model, TABLE), part(model, HEAD), before.transformer["wte"].weight
+    if isinstance(model.lm_head, nn.Embedding):
+        raise Wrong("lm_head is now the embedding, which looks up and cannot score: share its weight, not the module.")
     if table is head:
         if table.shape != old.shape:
             raise Wrong(
@@ -122,6 +124,11 @@ def look_at_numbers(model: GPT, before: GPT) -> None:
     if not table.isfinite().all():
         raise Wrong("The shared table holds NaN or infinity.")
     std, mean = table.std().item(), table.mean().item()
+    if std > 0.8 and not any(same(table, w.weight) for w in (before.transformer["wte"], before.lm_head)):
+        raise Wrong(
+            f"The shared table was drawn anew with a standard deviation of {std:.1f}: the second argument of normal_ "
+            "is the mean; write std=0.02."
+        )
     if std > 0.8:
         raise Wrong(
             "Head and table are one, but still hold their N(0, 1) numbers: this is the model whose first loss is far "

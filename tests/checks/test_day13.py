@@ -169,6 +169,16 @@ def shifted(model: Any) -> None:
     nn.init.normal_(model.lm_head.weight, mean=0.02, std=0.02)
 
 
+def std_as_mean(model: Any) -> None:
+    still_one(model)
+    nn.init.normal_(model.lm_head.weight, 0.02)
+
+
+def module_shared(model: Any) -> None:
+    model.lm_head = model.transformer.wte
+    nn.init.normal_(model.lm_head.weight, std=0.02)
+
+
 def head_removed(model: Any) -> None:
     shared(model)
     table = model.transformer.wte.weight
@@ -300,6 +310,8 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "zeros": (then_groups(zeros), "are the same: tokens could not be told apart"),
     "uniform": (then_groups(uniform), "no number far from 0"),
     "mean": (then_groups(shifted), "a mean of 0.02"),
+    "std as mean": (then_groups(std_as_mean), "drawn anew with a standard deviation of 1.0"),
+    "module shared": (then_groups(module_shared), "share its weight, not the module"),
     "head removed": (then_groups(head_removed), "has no lm_head.weight any more"),
     "head detached": (then_groups(head_detached), "as input only"),
     "another name": (then_groups(another_name), "a name that it did not have, table"),
