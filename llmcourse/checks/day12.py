@@ -185,6 +185,11 @@ def diagnose_norm(out: Tensor, x: Tensor, w: Tensor, b: Tensor) -> None:
             raise Wrong(sentence)
     if not out.isfinite().all():
         raise Wrong("The result holds NaN or infinity: is the root of something negative taken?")
+    if torch.allclose(out.mean(-1), torch.zeros(()), atol=1e-3):
+        raise Wrong(
+            "Two things: weight and bias are not applied, and the divisor is not sqrt(var + eps), with the variance "
+            "divided by C."
+        )
     plain = (out - b) / w  # what stood before weight and bias, if those are right
     if not torch.allclose(plain.mean(-1), torch.zeros(()), atol=1e-3):
         raise Wrong(
@@ -350,6 +355,8 @@ def check_block(learner: Function) -> None:
                 raise Wrong(sentence)
         if missing := [name for name in layers.all() if not calls.get(name)]:
             raise Wrong(f"Your block never calls {' and '.join(missing)}.")
+        if close(out, x + layers.attention(layers.norm(0)(x))):
+            raise Wrong("The MLP is computed, but its result is lost: add it to the sum, and return that.")
         check_silent(learner, x)
         raise Wrong(
             "The result is not x + attention(norm_1(x)), followed by the same with norm_2 and mlp: follow one vector "

@@ -106,6 +106,10 @@ WRONG_NORMS: dict[str, tuple[Any, str]] = {
     "no affine": (lambda x, w, b, eps: unit(x, eps), "weight and bias are both forgotten"),
     "no weight": (lambda x, w, b, eps: unit(x, eps) + b, "The weight is forgotten"),
     "no bias": (lambda x, w, b, eps: unit(x, eps) * w, "The bias is forgotten"),
+    "bare, unbiased": (
+        lambda x, w, b, eps: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps).sqrt(),
+        "Two things: weight and bias are not applied",
+    ),
     "swapped": (lambda x, w, b, eps: by_var(x, b, w, eps), "weight and bias changed places"),
     "bias first": (lambda x, w, b, eps: (unit(x, eps) + b) * w, "added before the weight multiplies"),
     "batch": (norm(dim=0), "run over the batch (dim=0)"),
@@ -190,6 +194,7 @@ WRONG_BLOCKS: dict[str, tuple[Any, str]] = {
     "one skip": (lambda x, n, a, k, m: x + m(k(a(n(x)))), "one skip around everything"),
     "in place": (block_in_place, "changes its input x"),
     "no mlp": (lambda x, n, a, k, m: x + a(n(x)), "never calls norm_2 and mlp"),
+    "lost": (lambda x, n, a, k, m: ((h := x + a(n(x))), m(k(h)))[0], "its result is lost"),
     "halved": (lambda x, n, a, k, m: (h := (x + a(n(x))) / 2) + m(k(h)), "multiplies x by 0.5"),
     "norm at the end": (lambda x, n, a, k, m: k((h := x + a(n(x))) + m(k(h))), "does not hand on x unchanged"),
     "twice": (lambda x, n, a, k, m: x + a(n(x)) + m(k(x + a(n(x)))), "is computed 2 times"),
