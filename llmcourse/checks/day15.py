@@ -103,6 +103,7 @@ def diagnose_loss(got: float, logits: Tensor, targets: Tensor) -> None:
     loss, p = float(each.mean()), (-each).exp()
     shifted = float(nats(logits[:, :-1], targets[:, 1:]).mean())
     double = logits.softmax(-1)
+    top = logits.max(-1, keepdim=True).values
     mixed = F.cross_entropy(logits.transpose(1, 2).reshape(-1, V), targets.reshape(-1))
     crossed = F.cross_entropy(logits.transpose(0, 1).reshape(-1, V), targets.reshape(-1))
     for value, sentence in (
@@ -124,6 +125,10 @@ def diagnose_loss(got: float, logits: Tensor, targets: Tensor) -> None:
         (
             float((logits.exp().sum(-1) - logits.gather(-1, targets[..., None])[..., 0]).mean()),
             "The log of the sum of exponentials is missing: subtract from log Σ exp(z), not from Σ exp(z).",
+        ),
+        (
+            float((logits.sub(top).logsumexp(-1) - logits.gather(-1, targets[..., None])[..., 0]).mean()),
+            "The maximum is taken off in one place only: take it off the target's own logit, too.",
         ),
         (shifted, "The targets are shifted once more: here targets[b, t] already belongs to logits[b, t]."),
         (float(nats(logits[:, 1:], targets[:, :-1]).mean()), "Logits and targets are shifted against each other."),

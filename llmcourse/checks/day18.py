@@ -76,6 +76,7 @@ DECAYS: list[tuple[Callable[[float], float], str]] = [  # progress -> rate
         lambda p: max(LOW, PEAK * half(p)),
         "The decay is cut off at low, so it comes down too early and then lies flat: stretch it from peak to low.",
     ),
+    (lambda p: PEAK * (1 - p), "The decay goes straight down to 0: half a cosine, and down to low, was asked for."),
     (lambda p: LOW + (PEAK - LOW) * (1 - p), "The decay is a straight line; half a cosine was asked for."),
     (
         lambda p: LOW + (PEAK - LOW) * math.cos(math.pi / 2 * p),
@@ -219,6 +220,13 @@ def diagnose(got: list[float], right: list[float]) -> None:
             raise Wrong(sentence)
 
     level = range(WARMUP, START + 1)
+    if same(got[WARMUP : WARMUP + 1], [PEAK * (WARMUP + 1) / WARMUP]):
+        raise Wrong("The warmup is one step too long: warmup - 1 is its last step, and yours still rises at `warmup`.")
+    if same(got[WARMUP:START], [LOW + (PEAK - LOW) * half((s - START) / (TOTAL - START)) for s in level[:-1]]):
+        raise Wrong(
+            "Before step `start` the progress is negative, and the cosine of a negative angle is below 1 too: return "
+            "peak until then."
+        )
     if not same(got[WARMUP : START + 1], right[WARMUP : START + 1]):
         raise first_difference(got[WARMUP : START + 1], right[WARMUP : START + 1], level, "Between warmup and start")
     if not same(mine, right[START + 1 : TOTAL]):
@@ -234,4 +242,6 @@ def diagnose(got: list[float], right: list[float]) -> None:
             "After step `total` the rate climbs back up, because the cosine comes round again: from "
             "`total` on, return low."
         )
+    if same(after, [0.0] * len(after)):
+        raise Wrong("After step `total` the rate is 0, but it should stay at low.")
     raise first_difference(after, right[TOTAL + 1 :], range(TOTAL + 1, len(got)), "After the end")

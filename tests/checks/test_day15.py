@@ -138,6 +138,10 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "softmax over positions": (along(1), "runs over the positions"),
     "softmax over the batch": (along(0), "runs over the batch"),
     "softmax twice": (loss_is(lambda z, y: nats(z.softmax(-1), y).mean()), "one softmax too many"),
+    "half shifted": (
+        loss_is(lambda z, y: ((z - z.amax(-1, True)).logsumexp(-1) - z.gather(-1, y[..., None])[..., 0]).mean()),
+        "The maximum is taken off in one place only",
+    ),
     "no softmax": (loss_is(lambda z, y: -z.gather(-1, y[..., None]).mean()), "The softmax is missing"),
     "no log of the sum": (
         loss_is(lambda z, y: (z.exp().sum(-1) - z.gather(-1, y[..., None])[..., 0]).mean()),

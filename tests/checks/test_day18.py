@@ -88,6 +88,14 @@ def nothing_after_warmup(step: int, peak: float, low: float, warmup: int, start:
     return peak * (step + 1) / warmup if step < warmup else None
 
 
+def warmup_too_long(step: int, peak: float, low: float, warmup: int, start: int, total: int) -> float:
+    return peak * (step + 1) / warmup if step == warmup else by_cases(step, peak, low, warmup, start, total)
+
+
+def zero_after_end(step: int, peak: float, low: float, warmup: int, start: int, total: int) -> float:
+    return 0 if step > total else by_cases(step, peak, low, warmup, start, total)
+
+
 def factor(step: int, peak: float, low: float, warmup: int, start: int, total: int) -> float:
     return by_cases(step, peak, low, warmup, start, total) / peak
 
@@ -150,6 +158,10 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "peak at the end": (variant(after=lambda peak, low: peak), "back at the peak"),
     "no level": (variant(level=lambda s, a: False, progress=lambda s, w, a, b: max(0, s + 9 - a) / (b + 9 - a)),
                  "Between warmup and start, at step 42"),
+    "negative progress": (variant(level=lambda s, a: False), "Before step `start` the progress is negative"),
+    "warmup too long": (warmup_too_long, "The warmup is one step too long"),
+    "straight to 0": (variant(decay=lambda p, peak, low: peak * (1 - p)), "goes straight down to 0"),
+    "0 after the end": (zero_after_end, "After step `total` the rate is 0"),
     "None": (nothing_after_warmup, "None at step 10"),
     "a string": (lambda step, peak, low, warmup, start, total: "3e-3", "of type str"),
     "start = total": (divides_first, "fails with no decay (start = total)"),
