@@ -451,7 +451,8 @@ def resume(load: Callable[..., Any], state: Any, held: dict[str, Any], wanted: l
         (("batches",), "the generator of the batches does not stand where it stood, so other batches come"),
     ):
         if not all(same(now[n], held[n]) for n in names):
-            raise Wrong(capital(when + sentence) + ADVICE[names[0]] + (COPY if when.startswith("through") else ""))
+            advice = COPY if when.startswith("through") else TAKEN if when else ADVICE[names[0]]
+            raise Wrong(capital(when + sentence) + advice)
     if not torch.equal(random, held["random"]):
         raise Wrong(
             capital(when + "PyTorch's global generator does not stand where it stood, so dropout draws other zeros: "
@@ -474,7 +475,11 @@ ADVICE = {
     "optimizer": ": optimizer.state_dict() and optimizer.load_state_dict(…).",
     "batches": ": batches.get_state() and batches.set_state(…).",
 }
-COPY = " The dict holds the live tensors, not a copy: use copy.deepcopy."
+COPY = ". The dict holds the live tensors, not a copy: use copy.deepcopy."
+TAKEN = (
+    ". The first load took over tensors of your dict, and the training after it wrote into them: load a copy, "
+    "optimizer.load_state_dict(copy.deepcopy(…))."
+)
 
 
 def capital(sentence: str) -> str:

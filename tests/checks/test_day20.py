@@ -280,6 +280,11 @@ def draws_on_load(state: dict[str, Any], model: Any, optimizer: Any, batches: An
     return step
 
 
+def loads_uncopied(state: dict[str, Any], model: Any, optimizer: Any, batches: Any) -> Any:
+    optimizer.load_state_dict(state["optimizer"])
+    return loader(("optimizer",))(state, model, optimizer, batches)
+
+
 def stub(state: Any, model: Any, optimizer: Any, batches: Any) -> int:
     raise NotImplementedError
 
@@ -294,6 +299,7 @@ WRONG_RESUME: dict[str, tuple[Any, str]] = {
     "step off by one": ((saves, loader(step=lambda s: s["step"] + 1)), "returned the step 7 and"),
     "live weights": ((live_weights, loader()), "kept in memory while training goes on, the parameters"),
     "live moments": ((live_moments, loader()), "kept in memory while training goes on, the optimizer"),
+    "load without a copy": ((saves, loads_uncopied), "The first load took over tensors of your dict"),
     "whole objects": ((whole_objects, loader()), "holds whole objects (Sequential)"),
     "save returns None": ((returns_nothing, loader()), "of type NoneType"),
     "save reseeds": ((reseeds, loader()), "changes the run that it saves"),
