@@ -116,15 +116,6 @@ def _chain(*steps: tuple[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: (settings := settings | change) for name, change in steps}
 
 
-_PARTS = (
-    ("as GPT-2", {}),
-    *((f"{n} head{'s' * (n > 1)}", {"n_head": n}) for n in (1, 2, 8, 16, 32)),
-    *((name, {"activation": name.lower()}) for name in ("GELU", "ReLU", "ReLU2", "SiLU", "SwiGLU")),
-    ("RMSNorm", {"norm": "rmsnorm"}),
-    ("no norm", {"norm": "none"}),
-    ("post-norm", {"norm_position": "post"}),
-    ("head not tied", {"tie_weights": False}),
-)
 _MUON = {"optimizer": "muon", "muon_lr": 0.01, "learning_rate": 2e-2, "warmup_steps": 5}
 _TO_FAST = _chain(
     ("GPT-2, AdamW", _STEPS),
@@ -142,11 +133,6 @@ _TO_FAST = _chain(
 )
 _FAST = _TO_FAST["+ runs of four"]
 SWEEPS = {
-    "parts": Plan(
-        "200 steps of 12 × 64 characters, 4 layers, 128 wide, 4 heads, one part changed.",
-        "canonical",
-        {name: _STEPS | change for name, change in _PARTS},
-    ),
     "speedrun": Plan(
         "200 steps of 12 × 64 characters, 4 layers, 128 wide.",
         "canonical",

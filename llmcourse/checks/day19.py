@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import Wrong, blame, exercise
+from . import Wrong, blame, exercise, load_optimizers
 
+load_optimizers()  # not within the time limit
 Step = Callable[..., Any]
 Settings = dict[str, Any]
 SHAPES = ((3, 4), (5,), (2, 3, 2))  # matrices and more decay, the vector does not
@@ -92,7 +93,7 @@ def works_alone(learner: Step, start: list[Tensor], slopes: list[list[Tensor]]) 
 
 def walk(learner: Step, start: list[Tensor], slopes: list[list[Tensor]], settings: Settings) -> list[Tensor]:
     """The parameters after the learner's steps; Wrong where something else was changed or nothing was."""
-    params, state = [p.clone() for p in start], {}
+    params, state = [p.clone() for p in start], dict[Any, Any]()
     before = list(params)
     for n, grads in enumerate(slopes):
         given = [g.clone() for g in grads]
@@ -145,7 +146,7 @@ def variant(
     lr, (b1, b2), eps, decay = settings["lr"], settings["betas"], settings["eps"], settings["weight_decay"]
     if swapped:
         b1, b2 = b2, b1
-    params, notes, count = [p.clone() for p in start], {}, first - 1
+    params, notes, count = [p.clone() for p in start], dict[Any, Any](), first - 1
     for grads in slopes:
         count += 0 if per_tensor else 1
         for i, (p, grad) in enumerate(zip(params, grads, strict=True)):

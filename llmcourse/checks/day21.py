@@ -6,7 +6,7 @@ learner's answers are compared with the right ones on lists where the mistakes d
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from . import Wrong, blame, exercise
 
@@ -121,7 +121,7 @@ MISTAKES: list[tuple[Callable[[Sequence[float], int, float], Stop], str]] = [
     ),
     (one_late_count, "Both numbers are too high by one: indices count from 0."),
     (
-        lambda losses, patience, min_delta: (early_stopping(losses, patience, min_delta)[::-1]),  # type: ignore[arg-type,return-value]
+        lambda losses, patience, min_delta: cast(Stop, early_stopping(losses, patience, min_delta)[::-1]),
         "The two numbers are swapped: (stop, best), in this order.",
     ),
 ]
@@ -201,7 +201,7 @@ def pair(found: Any) -> Stop:
         stop_name = "None" if stop is None else f"{stop!r}"
         if best is None or stop is not None:
             raise Wrong(f"The first number must be an index into the list, not {stop_name}.")
-        return stop, int(best)  # swapped
+        return cast(Stop, (stop, int(best)))  # swapped
     if best is not None and (best != best or int(best) != best):
         raise Wrong("Your second number is a loss: return the index of the best evaluation, not its value.")
     return int(stop), None if best is None else int(best)
