@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from . import Wrong, blame, exercise, load_optimizers
 
-
 V, C = 7, 6
 Pieces = list[tuple[Tensor, Tensor]]
 RATE = 0.5
