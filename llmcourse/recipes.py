@@ -16,6 +16,7 @@ from .errors import CourseError
 from .model import GPT, GPTConfig
 from .tokenizer import CharTokenizer
 from .trainer import TrainConfig, configure_optimizers
+from .universe import Universe
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Recipe:
     training: dict[str, Any]
     corpus: str = "shakespeare"
     ship_weights: bool = False  # keep the trained model, in fp16, beside the recorded log
+    prompt: str = "ROMEO:"  # what the samples along a recorded run begin with
 
     def with_settings(self, **changes: Any) -> "Recipe":
         """The same recipe with some settings of either kind changed, by name; an unknown name is a CourseError."""
@@ -51,11 +53,19 @@ class Recipe:
 
 def prepare(recipe: Recipe, corpus: str | None = None) -> tuple[GPT, CharTokenizer, torch.Tensor, torch.Tensor]:
     """The untrained model, the tokenizer, and the training and validation ids of a recipe; seeds torch."""
-    text = data.load(corpus or recipe.corpus)
-    tokenizer = CharTokenizer.from_text(text)
-    train, val = data.split(torch.tensor(tokenizer.encode(text)))
+    texts = split_text(corpus or recipe.corpus)
+    tokenizer = CharTokenizer.from_text("".join(texts))
+    train, val = (torch.tensor(tokenizer.encode(text)) for text in texts)
     torch.manual_seed(recipe.train_config().seed)
     return GPT(recipe.model_config(tokenizer.vocab_size)), tokenizer, train, val
+
+
+def split_text(corpus: str) -> tuple[str, str]:
+    """Training and validation text of a corpus; the books of the universe are cut between books."""
+    if corpus == "universe":
+        train, *held_out = Universe().split()
+        return train, "".join(held_out)
+    return data.split(data.load(corpus))
 
 
 def estimate_seconds(recipe: Recipe, device: torch.device, vocab_size: int = 65) -> float:
@@ -135,6 +145,13 @@ RECIPES: dict[str, Recipe] = {
         GALLERY_SHAPE | FAST_SHAPE,
         FAST_TRAINING | {"max_steps": 2000, "batch_size": 16, "eval_interval": 200},
         ship_weights=True,
+    ),
+    "universe": Recipe(
+        "The 100 books whose entropy is known: 3 layers, 96 wide, context 256, some minutes on a CPU.",
+        {"n_layer": 3, "n_head": 4, "n_embd": 96, "block_size": 256} | FAST_SHAPE,
+        FAST_TRAINING | {"max_steps": 1000, "batch_size": 8, "muon_rounds": 3, "eval_interval": 50},
+        corpus="universe",
+        prompt="THE CAT AND THE KING\n",
     ),
 }
 PRESETS = ("tiny", "small", "medium")

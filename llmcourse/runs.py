@@ -25,7 +25,7 @@ from .tokenizer import CharTokenizer
 from .trainer import Trainer
 
 FOLDER = Path(__file__).parent / "assets" / "runs"
-SAMPLE_PROMPT, SAMPLE_LENGTH, SAMPLE_SEED = "ROMEO:", 300, 1
+SAMPLE_LENGTH, SAMPLE_SEED = 300, 1
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def take_sample(model: GPT, tokenizer: CharTokenizer) -> dict[str, str]:
+def take_sample(model: GPT, tokenizer: CharTokenizer, prompt: str) -> dict[str, str]:
     """One sample for the log, always from the same prompt and seed, so that only the model changes."""
     text = generate_text(
-        model, tokenizer, SAMPLE_PROMPT, SAMPLE_LENGTH, temperature=0.8, seed=SAMPLE_SEED, past_window="refill"
+        model, tokenizer, prompt, SAMPLE_LENGTH, temperature=0.8, seed=SAMPLE_SEED, past_window="refill"
     )
     return {"sample": text}
 
@@ -130,7 +130,7 @@ def record(
     trainer = Trainer(
         model, config, train, val,
         tokenizer=tokenizer, out_dir=out_dir, resume=True, device=target,
-        on_eval=partial(take_sample, tokenizer=tokenizer),
+        on_eval=partial(take_sample, tokenizer=tokenizer, prompt=recipe.prompt),
     )  # fmt: skip
     log = trainer.run()
     weights: dict[str, str | int] | None = None

@@ -33,10 +33,11 @@ Say = Callable[[], str]
 @pytest.mark.parametrize("name", checks.names())
 def test_every_exercise_is_complete(name: str, said: Say) -> None:
     asked = checks.find(name)
-    assert len(asked.hints) >= 2 and asked.title and "(" in asked.signature
+    assert len(asked.hints) >= 2 and asked.title
+    assert "(" in asked.signature or asked.wants == "value"
     assert asked.checker.__module__.rpartition(".")[2] == name.rstrip("abc")
     solution(name)
-    assert said().startswith(("def ", "class ", "@torch.no_grad()")) or isinstance(asked.solution, str)
+    assert said().startswith(("def ", "class ", "@")) or isinstance(asked.solution, str)
     if not isinstance(asked.solution, str):
         assert check(name, asked.solution), said()
 
@@ -316,7 +317,7 @@ def test_an_unknown_exercise_names_its_neighbors(name: str, near: str) -> None:
 
 
 def test_a_name_like_nothing_lists_what_there_is() -> None:
-    with pytest.raises(CourseError, match=r"there are .*day09, day25, day25b"):
+    with pytest.raises(CourseError, match=r"there are .*day09, day10.*day25, day25b"):
         check("zzz", len)
 
 
