@@ -59,7 +59,8 @@ class Run:
 
     def about(self) -> str:
         """One line for a caption: what was trained, where, for how long, and how well."""
-        threads = f", {self.machine['threads']} threads" if self.machine["device"] == "cpu" else ""
+        n = self.machine["threads"]
+        threads = f", {n} thread{'s' * (n != 1)}" if self.machine["device"] == "cpu" else ""
         return (
             f"{self.name}: {self.parameters:,} parameters, {self.log[-1]['step']:,} steps, seed {self.seed}, "
             f"{self.seconds / 60:.1f} minutes on {self.machine['name']}{threads}, "
