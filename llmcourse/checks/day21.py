@@ -34,7 +34,7 @@ def variant(
     resets: bool = True,
     extra: int = 0,
     previous: bool = False,
-    follow: bool = False,
+    follow: Callable[[float, float], bool] = lambda loss, lowest: False,
 ) -> Callable[[Sequence[float], int, float], Stop]:
     """Early stopping with one mistake."""
 
@@ -45,7 +45,7 @@ def variant(
                 lowest, best, since = loss, i, 0 if resets else since
             else:
                 since += 1
-                if previous or (follow and not loss >= lowest):
+                if previous or follow(loss, lowest):
                     lowest = loss
             if since >= patience + extra:
                 return i, best
@@ -105,9 +105,13 @@ MISTAKES: list[tuple[Callable[[Sequence[float], int, float], Stop], str]] = [
         "An equal loss counts as an improvement with you: it has to be lower than the best by more than min_delta.",
     ),
     (
-        variant(follow=True),
+        variant(follow=lambda loss, lowest: loss < lowest),
         "The best loss moves with improvements that are too small to count, so many small ones never add up to one: "
         "change it only together with the best index.",
+    ),
+    (
+        variant(follow=lambda loss, lowest: not loss >= lowest),
+        "The best loss moves without its index, even to nan: change both only at an improvement.",
     ),
     (
         variant(better=lambda loss, lowest, delta: not loss >= lowest - delta),
@@ -132,6 +136,7 @@ CASES: list[tuple[list[float], int, float]] = [
     ([3.0, 2.0, 2.6, 2.5, 2.4, 2.3, 2.2, 2.1], 3, 0.0),
     ([3.0, 2.95, 2.92, 2.88, 2.85, 2.81, 2.79, 2.76], 2, 0.1),
     ([3.0, 2.95, 2.97, 2.96, 2.99, 2.98], 2, 0.1),
+    ([3.0, 2.95, 2.88, 2.85, 2.86, 2.87], 3, 0.1),
     ([3.0, 2.5, NAN, 2.6, 2.4, NAN, NAN, NAN, 2.0], 3, 0.0),
     ([NAN, 3.0, 2.9, 2.95, 2.99], 2, 0.0),
     ([NAN, NAN, NAN, NAN], 2, 0.0),

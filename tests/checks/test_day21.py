@@ -82,8 +82,8 @@ def always_the_end(losses: Sequence[float], patience: int, min_delta: float) -> 
 
 WORDS = [
     "a higher loss for a better one", "counted in total", "too late", "too early", "the one before",
-    "min_delta is ignored", "the wrong sign", "An equal loss", "never add up", "A nan is taken", "where training ended",
-    "best of *all* losses", "too high by one", "swapped",
+    "min_delta is ignored", "the wrong sign", "An equal loss", "never add up", "even to nan", "A nan is taken",
+    "where training ended", "best of *all* losses", "too high by one", "swapped",
 ]  # fmt: skip
 WRONG: dict[str, tuple[Any, str]] = {
     words: (mistake, words) for (mistake, _), words in zip(day21.MISTAKES, WORDS, strict=True)
