@@ -12,6 +12,7 @@ from llmcourse.errors import CourseError
 from llmcourse.model import GPTConfig
 from llmcourse.recipes import PRESETS, RECIPES, Recipe
 from llmcourse.trainer import TrainConfig, Trainer
+from llmcourse.universe import Universe
 
 torch.set_num_threads(1)
 SHAPE = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 8}
@@ -101,3 +102,12 @@ def test_an_estimate_is_near_the_truth(tmp_path):
     trainer.run()
     took = time.perf_counter() - start
     assert took / 10 < recipes.estimate_seconds(recipe, torch.device("cpu"), model.config.vocab_size) < took * 10
+
+
+def test_the_universe_is_split_between_books_and_its_samples_can_be_encoded() -> None:
+    recipe = recipes.get("universe")
+    _, tokenizer, train, val = recipes.prepare(recipe)
+    learned, held_out = (tokenizer.decode(ids.tolist()) for ids in (train, val))
+    assert (learned.count("The end."), held_out.count("The end.")) == (90, 10)
+    assert held_out.startswith("THE ") and learned + held_out == "".join(Universe().books)
+    assert tokenizer.decode(tokenizer.encode(recipe.prompt)) == recipe.prompt

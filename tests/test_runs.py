@@ -66,7 +66,8 @@ def test_a_run_says_what_was_trained_on_what_machine_and_how_well(recorded):
     assert run.seconds == run.log[-1]["seconds"] > 0
     about = run.about()
     assert about.startswith(f"tested: {run.parameters:,} parameters, 12 steps, seed 1337, ")
-    assert f"on {run.machine['name']}, {torch.get_num_threads()} thread" in about
+    n = torch.get_num_threads()
+    assert f"on {run.machine['name']}, {n} thread{'s' * (n != 1)}, best" in about
     assert about.endswith(f"best validation loss {run.best_loss:.3f}")
 
 
