@@ -1,23 +1,26 @@
 """How good is a generated text? Numbers for what a reader sees: spelling, variety, loops, copies.
 
 A loss judges a model on somebody else's text. These functions judge the text that it writes itself. None of them
-is enough alone: a copied page has perfect words, a random one perfect variety. What a second model thinks of the
-text is a fifth number: `KneserNey.nll` or `evaluate` give it, in nats per character; divide by ln 2 for bits.
+is enough alone: a copied page has perfect words, a random one perfect variety.
 
     known = words(train_text)
     valid_words(sample, known)                 # share of its words that occur in the training text
     distinct(sample, 4)                        # share of its runs of 4 characters that are new in it
     loop(sample)                               # 100: it ends by repeating the same 100 characters
     longest_copy(sample, train_text)           # the longest span that stands word for word in the training text
+    bits_per_character(sample, judge, tokenizer)   # how surprising a second model, a table of counts, finds it
 
 Sources: distinct-n, Li et al. 2016; repetition as its complement, Welleck et al. 2020; copies counted as exact
 spans, Carlini et al. 2021.
 """
 
+import math
 import re
 from collections.abc import Collection, Sequence
 
-from llmcourse.errors import CourseError
+from .errors import CourseError
+from .ngram import KneserNey
+from .tokenizer import CharTokenizer
 
 
 def words(text: str) -> list[str]:
@@ -66,3 +69,12 @@ def longest_copy(text: str, source: str) -> str:
         while end <= len(text) and text[start:end] in source:
             best, end = text[start:end], end + 1
     return best
+
+
+def bits_per_character(text: str, judge: KneserNey, tokenizer: CharTokenizer) -> float:
+    """How surprising a fitted n-gram model finds `text`, in bits per character.
+
+    Real text has a value too, and a good sample has about that one: loops and copies score far lower, noise
+    higher. Raises CourseError for an empty text, and for characters that the tokenizer does not know.
+    """
+    return judge.nll(tokenizer.encode(text)) / math.log(2)

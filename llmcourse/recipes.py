@@ -29,6 +29,7 @@ class Recipe:
     corpus: str = "shakespeare"
     ship_weights: bool = False  # keep the trained model, in fp16, beside the recorded log
     prompt: str = "ROMEO:"  # what the samples along a recorded run begin with
+    sample_length: int = 300  # and how long they are, in tokens
 
     def with_settings(self, **changes: Any) -> "Recipe":
         """The same recipe with some settings of either kind changed, by name; an unknown name is a CourseError."""
@@ -145,6 +146,12 @@ RECIPES: dict[str, Recipe] = {
         GALLERY_SHAPE | FAST_SHAPE,
         FAST_TRAINING | {"max_steps": 2000, "batch_size": 16, "eval_interval": 200},
         ship_weights=True,
+    ),
+    "growth": Recipe(
+        "From noise to verse: 4 layers, 128 wide, and 4,000 characters of its own at every evaluation.",
+        CPU_SHAPE,
+        {"max_steps": 5000, "batch_size": 24, "learning_rate": 2e-3, "min_lr": 1e-4, "eval_interval": 200},
+        sample_length=4000,
     ),
     "universe": Recipe(
         "The 100 books whose entropy is known: 3 layers, 96 wide, context 256, some minutes on a CPU.",

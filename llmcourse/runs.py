@@ -25,7 +25,7 @@ from .tokenizer import CharTokenizer
 from .trainer import Trainer
 
 FOLDER = Path(__file__).parent / "assets" / "runs"
-SAMPLE_LENGTH, SAMPLE_SEED = 300, 1
+SAMPLE_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,9 @@ def source_hash() -> str:
     return digest.hexdigest()[:12]
 
 
-def take_sample(model: GPT, tokenizer: CharTokenizer, prompt: str) -> dict[str, str]:
+def take_sample(model: GPT, tokenizer: CharTokenizer, prompt: str, length: int) -> dict[str, str]:
     """One sample for the log, always from the same prompt and seed, so that only the model changes."""
-    text = generate_text(
-        model, tokenizer, prompt, SAMPLE_LENGTH, temperature=0.8, seed=SAMPLE_SEED, past_window="refill"
-    )
+    text = generate_text(model, tokenizer, prompt, length, temperature=0.8, seed=SAMPLE_SEED, past_window="refill")
     return {"sample": text}
 
 
@@ -131,7 +129,7 @@ def record(
     trainer = Trainer(
         model, config, train, val,
         tokenizer=tokenizer, out_dir=out_dir, resume=True, device=target,
-        on_eval=partial(take_sample, tokenizer=tokenizer, prompt=recipe.prompt),
+        on_eval=partial(take_sample, tokenizer=tokenizer, prompt=recipe.prompt, length=recipe.sample_length),
     )  # fmt: skip
     log = trainer.run()
     weights: dict[str, str | int] | None = None

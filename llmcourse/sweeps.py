@@ -132,6 +132,7 @@ _TO_FAST = _chain(
     ("+ runs of four", {"ngram": 4}),
 )
 _FAST = _TO_FAST["+ runs of four"]
+_TOKENS_A_STEP = 2048  # the same for every context length, so that all models read the same amount of text
 SWEEPS = {
     "speedrun": Plan(
         "200 steps of 12 × 64 characters, 4 layers, 128 wide.",
@@ -145,6 +146,18 @@ SWEEPS = {
             "fast, learned positions": _FAST | {"position": "learned"},
             "fast, AdamW": _FAST | {"optimizer": "adamw", "learning_rate": 4e-3, "warmup_steps": 20},
             "fast, half the steps, twice the batch": _FAST | {"max_steps": 100, "batch_size": 24},
+        },
+    ),
+    "context_rate": Plan(
+        "Every pair of context and peak rate: 400 steps of 2,048 characters, 2 layers, 128 wide.",
+        "tiny",
+        {
+            f"context {T}, rate {rate:g}": {
+                "block_size": T, "batch_size": _TOKENS_A_STEP // T, "learning_rate": rate, "min_lr": rate / 10,
+                "max_steps": 400, "warmup_steps": 40,
+            }
+            for T in (64, 128, 256, 512)
+            for rate in (1e-4, 3e-4, 1e-3, 3e-3)
         },
     ),
 }

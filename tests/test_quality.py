@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcourse.errors import CourseError
-from llmcourse.quality import distinct, longest_copy, loop, valid_words, words
+from llmcourse.ngram import KneserNey
+from llmcourse.quality import bits_per_character, distinct, longest_copy, loop, valid_words, words
+from llmcourse.tokenizer import CharTokenizer
 
 letters = st.text("ab ", max_size=30)
 
@@ -71,3 +73,17 @@ def test_longest_copy_is_the_longest_of_all_spans(text, source):
     longest = max((len(span) for span in spans if span in source), default=0)
     copy = longest_copy(text, source)
     assert len(copy) == longest and copy in text and copy in source
+
+
+def test_bits_per_character():
+    train, test = "the cat sat on the mat. " * 20, "the mat sat on the cat. "
+    tokenizer = CharTokenizer.from_text(train + "xyz")
+    judge = KneserNey(3, tokenizer.vocab_size).fit(tokenizer.encode(train))
+    ids = tokenizer.encode(test)
+    by_hand = -sum(math.log2(judge.probs(ids[:i])[token]) for i, token in enumerate(ids)) / len(ids)
+    assert bits_per_character(test, judge, tokenizer) == pytest.approx(by_hand)
+    assert bits_per_character(train, judge, tokenizer) < by_hand < bits_per_character("xyzzyx" * 4, judge, tokenizer)
+    with pytest.raises(CourseError, match="not in this tokenizer"):
+        bits_per_character("é", judge, tokenizer)
+    with pytest.raises(CourseError, match="at least one token"):
+        bits_per_character("", judge, tokenizer)
