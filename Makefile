@@ -94,9 +94,9 @@ unit: $(READY) ## the unit tests, with coverage (some minutes)
 	@$(PY) -m pytest tests --ignore tests/test_site.py --ignore tests/test_lessons.py -n $(JOBS) --cov --cov-report=term:skip-covered \
 	    --junitxml $(REPORTS)/unit.xml
 
-nbval: $(READY) ## run every notebook and compare the outputs it stores (as long as a cold `make book`)
+nbval: $(READY) ## run every notebook and compare the outputs it stores; `make book` then need not run the pages
 	@echo; echo "== Notebooks"
-	@$(PY) -m pytest notebooks -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
+	@PYTHONPATH=$(EXT) $(PY) -m pytest -p keep_outputs notebooks -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env \
 	    --nbval-cell-timeout $(CELL_TIMEOUT) --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	    --junitxml $(REPORTS)/nbval.xml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-from course_cache import cached_outputs, fingerprint, open_cache, read_page, tidy_outputs
+from course_cache import cached_outputs, fill_cache, fingerprint, open_cache, read_page, tidy_outputs
 from course_config import Course
 from IPython.core.inputtransformer2 import TransformerManager
 from labels import Labels
@@ -81,6 +82,17 @@ def test_jupytext_reads_the_same_code_from_the_page(docname: str) -> None:
 
 
 @pytest.mark.parametrize("docname", LESSONS)
+def test_a_page_names_only_what_it_defined(docname: str) -> None:
+    """The setup cell of a notebook imports modules; a page without it must not lean on them."""
+    code = [c.source for c in read_page(COURSE, COURSE.root / f"{docname}.md").cells if c.cell_type == "code"]
+    plain = TransformerManager().transform_cell("\n".join(code))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821"]
+    command += ["--config", 'builtins = ["get_ipython"]', "-"]
+    done = subprocess.run(command, input=plain, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("docname", LESSONS)
 def test_the_setup_cell_comes_first_and_touches_neither_torch_nor_numpy(docname: str) -> None:
     cell = load(docname).cells[0]
     assert cell.metadata.tags == ["setup"]
@@ -142,16 +154,50 @@ def tiny(tmp_path: Path) -> Course:
     return Course(tmp_path)
 
 
-def run_nbval(notebook: Path) -> list[str]:
-    """The cells of a notebook that nbval finds wrong, run and compared as `make test` does it."""
+def run_nbval(notebook: Path, select: str = "") -> list[str]:
+    """The cells of a notebook that nbval finds wrong, run, compared and kept as `make test` does it."""
     report = notebook.with_suffix(".xml")
-    command = [sys.executable, "-m", "pytest", str(notebook), "--nbval-lax", "--nbval-current-env"]
+    command = [sys.executable, "-m", "pytest", "-p", "keep_outputs", f"{notebook}{select}"]
+    command += ["--nbval-lax", "--nbval-current-env"]
     command += ["--nbval-sanitize-with", str(COURSE.root / "tests" / "nbval_sanitize.cfg")]
     command += ["-p", "no:cacheprovider", "--junitxml", str(report)]
-    subprocess.run(command, cwd=notebook.parent, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(COURSE.book / "_ext")}
+    subprocess.run(command, cwd=notebook.parent, env=environment, capture_output=True)
     cases = list(ET.parse(report).getroot().iter("testcase"))
-    assert len(cases) == 5  # the setup cell and four of the page
+    assert select or len(cases) == 5  # the setup cell and four of the page
     return [case.get("name", "") for case in cases if case.find("failure") is not None]
+
+
+def outputs(notebook: nbformat.NotebookNode | None) -> list[list[nbformat.NotebookNode]]:
+    assert notebook is not None, "the page has to run"
+    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_what_passed_under_nbval_is_what_the_page_shows(tiny: Course, capsys: pytest.CaptureFixture[str]) -> None:
+    page, path = tiny.lessons[0], tiny.notebook_path("book/one")
+    write_all(tiny, jobs=1, keep_cache=False)
+    by_the_book = outputs(cached_outputs(open_cache(tiny, keep=True), read_page(tiny, page)))
+
+    def kept() -> nbformat.NotebookNode | None:
+        return cached_outputs(open_cache(tiny, keep=True), read_page(tiny, page))
+
+    (tiny.root / "llmcourse" / "model.py").write_text("N = 2\n")  # nothing that was kept counts any more
+    assert run_nbval(path, "::Cell 1") == []
+    assert kept() is None, "one cell is not the page"
+    good = path.read_text("utf-8")
+    path.write_text(good.replace("mean 0.123", "mean 0.124", 1), "utf-8")
+    assert len(run_nbval(path)) == 1
+    assert kept() is None, "the notebook failed"
+    path.write_text(good.replace("x = 3", "x = 3  # else"), "utf-8")
+    assert run_nbval(path) == []
+    assert kept() is None, "the notebook is not the page"
+    path.write_text(good, "utf-8")
+    assert run_nbval(path) == []
+    assert outputs(kept())[:3] == by_the_book[:3]  # the fourth says how long it took
+    assert tiny.page_seconds.keys() == {"book/one"}
+    capsys.readouterr()
+    assert fill_cache(tiny) == []
+    assert "All 1 pages with code have been run before" in capsys.readouterr().out
 
 
 def test_nbval_accepts_what_was_stored_and_catches_every_planted_difference(tiny: Course) -> None:

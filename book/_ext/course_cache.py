@@ -2,12 +2,14 @@
 
 Jupyter Book itself runs one page after another. Here the pages that have no stored result are run by
 several processes, and the results go into the cache (`jupyter-cache`) that Jupyter Book and the notebook
-writer read. The cache finds a page by its code cells only, so it is dropped as a whole when the package,
-the pinned versions or Python changed: otherwise pages would go on showing what older code printed.
+writer read. A test run of the notebooks fills it too (`keep_outputs.py`). The cache finds a page by its
+code cells only, so it is dropped as a whole when the package, the pinned versions or Python changed:
+otherwise pages would go on showing what older code printed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
@@ -168,16 +170,19 @@ def fill_cache(course: Course, jobs: int = 2, keep: bool = False) -> list[str]:
                 failed.append(result.docname)
                 print(indent(result.error))
                 continue
-            times[result.docname] = round(result.seconds, 1)
-            timing = {"execution_seconds": result.seconds}
-            uri = str(course.root / f"{result.docname}.md")
-            cache.cache_notebook_bundle(
-                CacheBundleIn(nbformat.from_dict(result.notebook), uri, data=timing),
-                check_validity=False,
-                overwrite=True,
-            )
-    (course.build_folder / "page_seconds.json").write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+            keep_result(course, cache, result)
     return failed
+
+
+def keep_result(course: Course, cache: JupyterCacheAbstract, result: Result) -> None:
+    """Put a page that ran to the end into the cache, and the time it took beside it; one process at a time."""
+    uri = str(course.root / f"{result.docname}.md")
+    bundle = CacheBundleIn(nbformat.from_dict(result.notebook), uri, data={"execution_seconds": result.seconds})
+    with open(course.cache_folder / "LOCK", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+        times = course.page_seconds | {result.docname: round(result.seconds, 1)}
+        (course.build_folder / "page_seconds.json").write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
 
 
 def indent(text: str) -> str:
