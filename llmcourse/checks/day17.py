@@ -45,6 +45,17 @@ def policy(device_type: str, capability: tuple[int, int] | None) -> tuple[torch.
     right="bf16 only where the chip has it, and a scaler exactly where fp16 is used.",
 )
 def check_policy(learner: Callable[[Any, Any], Any]) -> None:
+    with mock.patch("torch.cuda.is_bf16_supported", asked), mock.patch("torch.cuda.get_device_capability", asked):
+        check_cases(learner)
+
+
+def asked(*_: Any, **__: Any) -> Any:
+    """Stands in for what PyTorch would say about the GPU of this machine."""
+    raise Wrong("You ask PyTorch about the GPU of this machine: decide by the capability that the function is given.")
+
+
+def check_cases(learner: Callable[[Any, Any], Any]) -> None:
+    """What a policy that looks at nothing but its arguments answers."""
     for kind in ("cpu", "mps"):
         with blame(f'policy("{kind}", None) fails: there is no capability to look at without CUDA'):
             answer = learner(kind, None)

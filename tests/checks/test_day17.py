@@ -68,6 +68,10 @@ def ignores_type(device_type: str, capability: Capability) -> Any:
 
 
 WRONG_POLICY: dict[str, tuple[Callable[..., Any], str]] = {
+    "asks this machine": (
+        cuda_only(lambda c: (BF16, False) if torch.cuda.is_bf16_supported() else (FP16, True)),
+        "You ask PyTorch about the GPU of this machine",
+    ),
     "capability of a CPU": (ignores_type, "there is no capability to look at"),
     "fp16 on the CPU": (lambda d, c: by_tuple(d, c) if d == "cuda" else (FP16, True), "On cpu you compute in fp16"),
     "bf16 on MPS": (lambda d, c: (BF16, False) if d == "mps" else by_tuple(d, c), "On mps you compute in bf16"),
