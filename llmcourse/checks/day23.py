@@ -95,6 +95,8 @@ def check_greedy(learner: Callable[..., Any]) -> None:
         idx = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
         result = call(learner, model=model, idx=idx, n=n)
         rows, total = pair(result, "the rows and their log-probabilities, in this order")
+        if isinstance(rows, Tensor) and isinstance(total, Tensor) and rows.is_floating_point() and total.ndim == 2:
+            raise Wrong("The two results are the wrong way round: first the rows, then their log-probabilities.")
         right, price = greedy(model, idx, n)
         judge_rows(rows, idx, n, B)
         if not torch.equal(rows, right):
@@ -144,6 +146,7 @@ def judge_price(model: Any, idx: Tensor, rows: Tensor, total: Any, price: Tensor
         (price.exp(), "These are probabilities, a product; return its logarithm, which does not vanish so soon."),
         (raw[:, new].sum(1), "Logits are added as they come: log_softmax first, only then are they log-probabilities."),
         (price / math.log(2), "The price is in bits (log2): it should be in nats, the natural logarithm."),
+        (price / math.log(10), "The price is a log10: it should be in nats, the natural logarithm."),
         (logp[:, -1], "Only the last token is counted: add the log-probabilities of all rounds."),
         (logp.sum(1), "The tokens of the prompt are counted too: only the new ones have a price."),
         (price.sum().expand_as(price), "Every row gets the sum over the batch: add along the rounds, not the rows."),

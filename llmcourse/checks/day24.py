@@ -199,4 +199,4 @@ def check_negative(learner: Temperature) -> None:
         raise
     except Exception as e:
         raise Wrong(f"A negative temperature ends in {type(e).__name__}: it should be a ValueError.") from e
-    raise Wrong("A temperature of -1 is accepted without a word, and prefers the worst token: raise a ValueError.")
+    raise Wrong("A temperature of -1 is accepted without a word: raise a ValueError.")

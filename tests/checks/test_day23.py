@@ -105,6 +105,8 @@ WRONG_GREEDY: dict[str, tuple[Callable[..., Any], str]] = {
     ),
     "logits": (greedy_variant(price=lambda z, t: z[:, -1].amax(-1)), "Logits are added as they come"),
     "bits": (greedy_variant(finish=lambda r, t, T, n: (r, t / math.log(2))), "in bits"),
+    "log10": (greedy_variant(finish=lambda r, t, T, n: (r, t / math.log(10))), "a log10"),
+    "swapped": (greedy_variant(finish=lambda r, t, T, n: (t, r)), "the wrong way round"),
     "last only": (last_only, "Only the last token is counted"),
     "batch summed": (greedy_variant(finish=lambda r, t, T, n: (r, t.sum().repeat(len(t)))), "the sum over the batch"),
     "one number": (greedy_variant(finish=lambda r, t, T, n: (r, t.sum())), "One log-probability for the whole batch"),
