@@ -27,7 +27,7 @@ def generate(model: nn.Module, idx: Tensor, max_new_tokens: int) -> Tensor:
     model.eval()
     try:
         for _ in range(max_new_tokens):
-            window = idx[:, -model.config.block_size :]  # type: ignore[union-attr]
+            window = idx[:, -model.config.block_size :]  # type: ignore[union-attr, operator]
             probs = model(window)[:, -1].softmax(dim=-1)  # (B, V)
             token = torch.multinomial(probs, num_samples=1)  # (B, 1)
             idx = torch.cat((idx, token), dim=1)

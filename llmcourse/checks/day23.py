@@ -21,6 +21,9 @@ V, WINDOW = 6, 5
 class Small(nn.Module):
     """Logits `(B, T, V)` from a table of pairs; with `memory`, from the sum of all tokens as well."""
 
+    pairs: Tensor
+    far: Tensor
+
     def __init__(self, seed: int, strength: float = 2.0, memory: bool = False) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(seed)
@@ -161,7 +164,8 @@ def judge_price(model: Any, idx: Tensor, rows: Tensor, total: Any, price: Tensor
 
 def search(model: Any, idx: Tensor, n: int, k: int, stop: int, alpha: float) -> tuple[Tensor, float]:
     """Beam search for one prompt `(1, T)`: the best finished text `(1, T + m)` and its log-probability."""
-    scores, finished = torch.zeros(1), []
+    scores = torch.zeros(1)
+    finished: list[tuple[float, float, Tensor]] = []
     for m in range(1, n + 1):
         logp = model(idx[:, -model.config.block_size :])[:, -1].log_softmax(dim=-1)
         totals = (scores[:, None] + logp).flatten()  # (beams * V)
@@ -179,7 +183,8 @@ def search(model: Any, idx: Tensor, n: int, k: int, stop: int, alpha: float) -> 
 
 def search_wrong(model: Any, idx: Tensor, n: int, k: int, stop: int, alpha: float, flaw: str) -> tuple[Tensor, float]:
     """Beam search with one flaw."""
-    T, scores, finished = idx.shape[1], torch.zeros(1), []
+    T, scores = idx.shape[1], torch.zeros(1)
+    finished: list[tuple[float, float, Tensor]] = []
     for m in range(1, n + 1):
         logits = model(idx[:, -WINDOW:])[:, -1]
         logp = logits if flaw == "logits" else logits.log_softmax(-1)

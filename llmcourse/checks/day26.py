@@ -28,9 +28,10 @@ def encode_prompt(prompt: str, chars: Sequence[str], block_size: int, replace: s
         raise ValueError(f"replace={replace!r} is not in the vocabulary.")
     ids = []
     for c in prompt:
-        if c not in id_of and replace is None:
+        known = c if c in id_of else replace
+        if known is None:
             raise ValueError(f"{c!r} (U+{ord(c):04X}) is not in the vocabulary.")
-        ids.append(id_of[c if c in id_of else replace])
+        ids.append(id_of[known])
     return torch.tensor([ids[-block_size:]])  # (1, T)
 
 

@@ -397,7 +397,7 @@ def quiet_import(name: str) -> Any:
         return original_open(file, *args, **kwargs)
 
     printed = io.StringIO()
-    torch.Tensor.backward, builtins.open = counted, noted  # type: ignore[method-assign, assignment]
+    torch.Tensor.backward, builtins.open = counted, noted  # type: ignore[method-assign]
     try:
         with contextlib.redirect_stdout(printed):
             module = importlib.import_module(name)

@@ -101,7 +101,6 @@ SHAPES = [  # each makes another part large: the MLP and norms, the maps, the pa
     (GPTConfig(65, 16, 2, 2, 96), 1),
     (GPTConfig(2000, 32, 1, 2, 32), 4),
 ]
-GIVEN = {"attention": 0.0, "mlp": 0.0, "norms": 0.0, "head": 0.0}
 MISTAKES: dict[str, Counts] = {
     "The gradients are missing: each parameter needs four numbers, its value, its gradient and Adam's two averages, "
     "and yours has three.": Counts(copies=3),
@@ -143,7 +142,7 @@ MISTAKES: dict[str, Counts] = {
     "The layers are forgotten: every one of the n_layer blocks keeps its activations.": Counts(layers=False),
     "What the head and the loss keep is missing: V log-probabilities for each token.": Counts(head=0),
     "The activations are left out: what forward keeps for backward, B × T × (16 C a layer, and more).": Counts(
-        **GIVEN, maps="never"
+        attention=0, mlp=0, norms=0, head=0, maps="never"
     ),
 }
 

@@ -112,7 +112,8 @@ MISTAKES: list[tuple[Callable[[int, int, bool], float], str]] = [
     right="At T = 2·C for the usual MLP if all keys are counted, at 4·C with the causal half, plus or minus one.",
 )
 def check_crossover(learner: Callable[[int, int, bool], Any]) -> None:
-    got, right = [], []
+    got: list[Any] = []
+    right: list[int] = []
     for C, hidden in SHAPES:
         for causal in (False, True):
             value = call(learner, n_embd=C, hidden=hidden, causal=causal)
