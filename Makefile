@@ -65,7 +65,7 @@ $(READY): pyproject.toml $(VENV)/.requirements $(VENV)/.data
 	@touch $@
 
 # ---- The book --------------------------------------------------------------------------------------
-book: $(READY) ## run the pages and build the site (some ten minutes at first, seconds when little changed; EDITION=student)
+book: $(READY) ## run the pages and build the site (a quarter of an hour at first, seconds when little changed; EDITION=student)
 	@$(PY) $(EXT)/build_book.py $(PAGES) $(WHICH)
 
 notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed; EDITION=student OUT=DIR for a handout)
