@@ -514,10 +514,13 @@ def judge_training(module: Any) -> None:
             f"The losses are the script's up to step {first - 1} and part at step {first}: what does the update do "
             "otherwise, or what draws random numbers between two steps?"
         )
-    short = module.train(TEXT, module.TrainConfig(steps=3), Path("second.pt"))
-    other = module.train(TEXT, module.TrainConfig(batch_size=2, lr=0.1), Path("second.pt"))
-    if len(short) != 3 or list(other[:2]) == list(losses[:2]):
-        raise Wrong("Another TrainConfig changes nothing: train reads its settings from somewhere else.")
+    others: list[dict[str, float]] = [{"steps": 3}, {"batch_size": 2}, {"block_size": 5}, {"lr": 0.1}, {"seed": 5}]
+    for changed in others:
+        ((name, value),) = changed.items()
+        with during(f"train fails with TrainConfig({name}={value})"):
+            other = module.train(TEXT, module.TrainConfig(**changed), Path("second.pt"))
+        if list(other) == list(losses):
+            raise Wrong(f"TrainConfig({name}={value}) changes nothing: train takes its {name} from somewhere else.")
 
 
 def judge_speaking(modules: dict[str, Any]) -> None:
@@ -548,6 +551,8 @@ def judge_speaking(modules: dict[str, Any]) -> None:
     model, chars = loaded
     if list(chars) != sorted(set(lines)):
         raise Wrong("load does not return the characters of the text that was trained on: save them with the weights.")
+    if sum(p.numel() for p in model.parameters()) != (2 * 12 + 1) * len(set(lines)):
+        raise Wrong("train(…, n_embd=12) trains a model of another width: hand n_embd on to the ModelConfig.")
     if model.training:
         raise Wrong("The loaded model is still in training mode, so dropout speaks with it: call eval() in load.")
     graphs: list[bool] = []
