@@ -111,6 +111,10 @@ WRONG_REPORTS |= {
     "a word": (wrong_in("gap", lambda log, target, clip: "small"), '"gap" must be a number, not str'),
     "changes the log": (pops, "Your function changes the log"),
     "fails with nan": (crashes_on_nan, "It fails for a log with nan in it"),
+    "no norm at step 0": (
+        lambda log, target, clip: [r["grad_norm"] > clip for r in log] and report(log, target, clip),
+        "It fails for a log that begins with the short record of step 0",
+    ),
     "something else": (wrong_in("clipped", lambda log, target, clip: 0.123), 'your "clipped" is 0.123 and should be'),
 }
 
@@ -130,6 +134,7 @@ CLIPPED = [r["step"] for r in GROWTH if r["grad_norm"] > 1.0]
 WRONG_VALUES: dict[str, tuple[Any, str]] = {
     "a number": (3, "not something of type int"),
     "nothing yet": (RIGHT | {"peak": None}, 'no answer to "peak" yet'),
+    "a list of runs": (RIGHT | {"sooner": ["cpu-gpt2"]}, '"sooner" is the name of a run'),
     "no run": (RIGHT | {"sooner": 2_048_000}, '"sooner" is the name of a run'),
     "slowest": (RIGHT | {"sooner": "growth"}, '"sooner" did not need the fewest characters'),
     "first clipped": (RIGHT | {"last_clipped": CLIPPED[0]}, "is the first clipped step"),
