@@ -53,7 +53,7 @@ SAFE = [
 # As well spelled as the author (0.940): "near" is below him by 1.4 standard errors of the difference, "over" by 4.
 EVEN = [
     row("over", 0.914, 0.89, 2.10, 0.0058), row("safe", 0.992, 0.70, 1.65), row("near", 0.933, 0.87, 2.05),
-    row("above", 0.960, 0.86, 2.25), row("broad", 0.870, 0.94, 2.31),
+    row("above", 0.960, 0.86, 2.25), row("broad", 0.870, 0.94, 2.31), row("close", 0.942, 0.80, 2.30),
 ]  # fmt: skip
 # The author's bits are 2.30: nearest is "a little above"; the nearest below, the lowest, the highest are others.
 FREE = [
@@ -81,7 +81,11 @@ def check_pick(learner: Pick) -> None:
     names = {goal: ask(learner, table, goal) for goal, table in (
         ("creative", FREE), ("conservative", SAFE), ("balanced", EVEN))}  # fmt: skip
     judge_creative(names["creative"])
+    if names["conservative"] == "top":
+        check_narrow(learner, "conservative")
     judge_conservative(names["conservative"])
+    if names["balanced"] == "above":
+        check_narrow(learner, "balanced")
     judge_balanced(names["balanced"])
     check_elsewhere(learner)
     check_refusals(learner)
@@ -110,6 +114,16 @@ def ask(learner: Pick, table: list[Row], goal: str, real: Row = REAL) -> Any:
             f"You return {said!r:.30}, which is no name of a row: a position or a measure is not what is wanted."
         )
     return said
+
+
+def check_narrow(learner: Pick, goal: str) -> None:
+    """A row a trace below the mark, with large errors: who takes it has a margin, but too small a one."""
+    mark, below = row("mark", 0.950, 0.70, 1.6, 0.2), row("below", 0.948, 0.80, 1.9, 0.2)
+    if ask(learner, [mark, below], goal, row("real", 0.950, 0.85, 2.30, 0.2)) == "below":
+        raise Wrong(
+            "Your margin for the noise is too small: a row 1.4 standard errors of the difference below is passed over. "
+            'The limit is 2 * math.hypot(a["valid_se"], b["valid_se"]): two, both errors, and with the root.'
+        )
 
 
 def judge_creative(name: Any) -> None:
@@ -183,6 +197,11 @@ def judge_balanced(name: Any) -> None:
             "For balanced you take the best speller: wanted is the most diverse of those that spell as well as the "
             "author."
         )
+    if name == "close":
+        raise Wrong(
+            "For balanced you take the row whose valid words are nearest to the author's: wanted is the most diverse "
+            "of all that spell as well as he."
+        )
     assert name == "near", name
 
 
@@ -209,6 +228,18 @@ def check_elsewhere(learner: Pick) -> None:
         raise Wrong(
             "You add the two standard errors: independent errors partly cancel, so the error of a difference is "
             "the root of the sum of squares, which is smaller."
+        )
+    better = [row("well", 0.990, 0.95, 1.6), row("even", 0.940, 0.80, 2.3)]
+    if ask(learner, better, "balanced") != "well":
+        raise Wrong(
+            "For balanced you shut out a row that spells better than the author: only rows below him by more than two "
+            "standard errors fall out."
+        )
+    vague = [row("vague", 0.940, 0.80, 2.00) | {"bits_se": 0.5}, row("sharp", 0.940, 0.80, 2.40) | {"bits_se": 0.01}]
+    if ask(learner, vague, "creative") != "sharp":
+        raise Wrong(
+            "For creative you count the distance in standard errors, and that favors the row that was measured worst: "
+            "wanted are the nearest bits."
         )
     for goal, table in (("creative", FREE), ("conservative", SAFE), ("balanced", EVEN)):
         if ask(learner, table[::-1], goal) != ask(learner, table, goal):

@@ -116,6 +116,15 @@ def falls_through(rows: list[Row], real: Row, goal: str) -> Any:
     return pick(rows, real, goal if goal in ("conservative", "balanced") else "creative")
 
 
+def both_ways(rows: list[Row], real: Row, goal: str) -> Any:
+    if goal != "balanced":
+        return pick(rows, real, goal)
+    good = [r for r in rows if abs(real["valid"] - r["valid"]) <= 2 * math.hypot(r["valid_se"], real["valid_se"])]
+    if not good:
+        raise ValueError("nobody spells like the author")
+    return max(good, key=lambda r: r["distinct"])["name"]
+
+
 def none_if_empty(rows: list[Row], real: Row, goal: str) -> Any:
     try:
         return pick(rows, real, goal)
@@ -157,6 +166,22 @@ MISTAKES: dict[str, tuple[Any, str]] = {
         instead("balanced", best_speller), "you take the best speller"),
     "fixed margin": (broken(margin=lambda a, b: 0.0055), "margin for the noise is a fixed number"),
     "one error": (broken(margin=lambda a, b: a["valid_se"], limit=2), "the standard error of one side alone"),
+    "one error in two": (
+        broken(limit=1), "margin for the noise is too small"),
+    "no root": (
+        broken(margin=lambda a, b: a["valid_se"] ** 2 + b["valid_se"] ** 2), "margin for the noise is too small",
+    ),
+    "only the author's error": (
+        broken(margin=lambda a, b: b["valid_se"], which="balanced"), "margin for the noise is too small"),
+    "both ways": (both_ways, "you shut out a row that spells better"),
+    "nearest spelling": (
+        instead("balanced", lambda rows, real: min(rows, key=lambda r: abs(r["valid"] - real["valid"]))["name"]),
+        "nearest to the author's: wanted is the most diverse",
+    ),
+    "distance in errors": (
+        broken(creative=lambda r, a: abs(r["bits"] - a["bits"]) / math.hypot(r["bits_se"], a["bits_se"])),
+        "the distance in standard errors",
+    ),
     "errors added": (
         broken(margin=lambda a, b: a["valid_se"] + b["valid_se"], which="conservative"), "You add the two"),
     "in place": (sorts_in_place, "changes the list or its rows"),
