@@ -80,7 +80,7 @@ WRONG_CROSSOVER: dict[str, tuple[Any, str]] = {
     "float": (lambda C, h, causal: float(by_formula(C, h, causal)), "its type is float"),
     "half a token": (lambda C, h, causal: by_formula(C, h, causal) - 0.5, "half a token"),
     "no floor": (lambda C, h, causal: 2 * (h - 2 * C) if causal else h - 2 * C + 1, "ahead from T = 1 on"),
-    "usual MLP": (lambda C, h, causal: 4 * C if causal else 2 * C + 1, "uses n_embd only"),
+    "usual MLP": (lambda C, h, causal: 4 * C if causal else 2 * C, "uses n_embd only"),
     "one early": (lambda C, h, causal: by_formula(C, h, causal) - (not causal), "one window too early"),
     "none": (lambda C, h, causal: None, "returned None"),
     "a pair": (lambda C, h, causal: (1, 2), "of type tuple"),
