@@ -146,9 +146,16 @@ def diagnose_crossover(got: list[float], right: list[int]) -> None:
     for mistake, sentence in MISTAKES:
         if all(value == mistake(*setting) for value, setting in zip(got, settings, strict=True)):
             raise Wrong(sentence)
+    if all(value in (2 * C, 2 * C + 1, 4 * C, 4 * C + 1) for value, (C, _, _) in zip(got, settings, strict=True)):
+        raise Wrong("Your result uses n_embd only: 2·C and 4·C hold for hidden = 4·C, so solve for any hidden.")
     (C, hidden, causal), value, wanted = next(
         (s, a, b) for s, a, b in zip(settings, got, right, strict=True) if a != b
     )
+    if value == wanted - 1:
+        raise Wrong(
+            f"With causal = {causal} you are one window too early: at T = {value:g} the two costs are equal, and "
+            "attention must cost more."
+        )
     raise Wrong(
         f"For n_embd = {C}, hidden = {hidden}, causal = {causal} you return {value:g}, but attention first costs more "
         f"at {wanted}."
@@ -245,6 +252,7 @@ def diagnose_effects(got: Tensor, losses: Tensor) -> None:
     error = std / math.sqrt(S)
     if same(got[:, 1], error):
         return
+    change = losses[:, :, 1] - losses[:, :, 0]
     cells = losses.var(0).sum() / S  # as if the four means were independent
     alone = torch.stack([(cells / 4).sqrt(), (cells / 4).sqrt(), cells.sqrt()])
     for value, sentence in (
@@ -260,6 +268,10 @@ def diagnose_effects(got: Tensor, losses: Tensor) -> None:
         (
             alone,
             "Your error treats the four cells as independent; compute each seed's own effect first.",
+        ),
+        (
+            torch.stack([(losses[:, 1] - losses[:, 0]).std(), change.std(), each[2].std() * 2**0.5]) / math.sqrt(2 * S),
+            "Your error counts two differences of one seed as two seeds; average them within the seed first.",
         ),
         (torch.zeros(3), "Your errors are all zero: compute the scatter over the seeds before you average over them."),
     ):

@@ -80,6 +80,8 @@ WRONG_CROSSOVER: dict[str, tuple[Any, str]] = {
     "float": (lambda C, h, causal: float(by_formula(C, h, causal)), "its type is float"),
     "half a token": (lambda C, h, causal: by_formula(C, h, causal) - 0.5, "half a token"),
     "no floor": (lambda C, h, causal: 2 * (h - 2 * C) if causal else h - 2 * C + 1, "ahead from T = 1 on"),
+    "usual MLP": (lambda C, h, causal: 4 * C if causal else 2 * C, "uses n_embd only"),
+    "one early": (lambda C, h, causal: by_formula(C, h, causal) - (not causal), "one window too early"),
     "none": (lambda C, h, causal: None, "returned None"),
     "a pair": (lambda C, h, causal: (1, 2), "of type tuple"),
     "something else": (lambda C, h, causal: 7, "you return 7"),
@@ -145,6 +147,13 @@ def unpaired(x: Tensor) -> Tensor:
     return torch.stack([right[:, 0], torch.stack([v / 4, v / 4, v]).sqrt()], 1)
 
 
+def pooled(x: Tensor) -> Tensor:
+    right, S = by_contrast(x), len(x)
+    for row, d in enumerate((x[:, 1] - x[:, 0], x[:, :, 1] - x[:, :, 0])):
+        right[row, 1] = d.std() / (2 * S) ** 0.5
+    return right
+
+
 def in_place(x: Tensor) -> Tensor:
     x -= x.mean()
     return by_contrast(x)
@@ -171,6 +180,7 @@ WRONG_EFFECTS: dict[str, tuple[Any, str]] = {
     "variance": (with_error(lambda e: e.var(0) / len(e)), "a variance"),
     "root of S - 1": (with_error(lambda e: e.std(0) / (len(e) - 1) ** 0.5), "divide by √(S - 1)"),
     "unpaired": (unpaired, "treats the four cells as independent"),
+    "pooled": (pooled, "two differences of one seed"),
     "zeros": (with_error(lambda e: torch.zeros(3)), "errors are all zero"),
     "nan": (with_error(lambda e: e.mean(0) * math.nan), "errors are NaN"),
     "other error": (with_error(lambda e: e.std(0) / len(e) ** 0.5 + 0.3), "The standard error of the context is"),
