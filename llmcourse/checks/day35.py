@@ -33,7 +33,7 @@ AGAINST = {
     ("schedule over", "targets unpaired"): "its plateau lies half a nat below the letter frequencies, at a height "
     "of no meaning",
     ("schedule over", "too little text"): "there is hardly a gap; its weights stopped, and with them both curves",
-    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is a third of a healthy one",
+    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is less than a third of a healthy one",
     ("rate too high", "schedule over"): "its validation loss still changes from one evaluation to the next",
     ("rate too high", "leak"): "a leak is too good, and this one is worse than a table of pairs",
     ("rate too high", "targets unpaired"): "it goes on falling and gets clearly below the letter frequencies",
@@ -45,8 +45,8 @@ AGAINST = {
     ("leak", "too little text"): "its validation loss does follow the training loss all the way down; with too little "
     "*other* text it could not",
     ("targets unpaired", "healthy"): "it never gets below what the frequencies of single letters give, about 3.35",
-    ("targets unpaired", "schedule over"): "it is level but not still: the third digit of its validation loss moves",
-    ("targets unpaired", "rate too high"): "it reaches its plateau after a sixth of the steps and never leaves it; "
+    ("targets unpaired", "schedule over"): "it is level but not still: the last digit of its validation loss moves",
+    ("targets unpaired", "rate too high"): "it is on its plateau after a third of the steps and never leaves it; "
     "with a rate too high the loss falls again as the schedule lowers the rate",
     ("targets unpaired", "leak"): "it is the worst of all at the end, and a leak is the best",
     ("targets unpaired", "too little text"): "its training loss is no better than its validation loss, both near 3.3",
