@@ -33,7 +33,7 @@ AGAINST = {
     ("schedule over", "targets unpaired"): "its plateau lies half a nat below the letter frequencies, at a height "
     "of no meaning",
     ("schedule over", "too little text"): "there is hardly a gap; its weights stopped, and with them both curves",
-    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is less than a third of a healthy one",
+    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is below a third of a healthy one",
     ("rate too high", "schedule over"): "its validation loss still changes from one evaluation to the next",
     ("rate too high", "leak"): "a leak is too good, and this one is worse than a table of pairs",
     ("rate too high", "targets unpaired"): "it goes on falling and gets clearly below the letter frequencies",
