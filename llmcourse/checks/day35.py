@@ -117,7 +117,7 @@ def check_diagnose(learner: Callable[..., Any]) -> None:
     if wrong:
         (truth, name), times = wrong.most_common(1)[0]
         seen = sum(t == truth for t, _ in said)
-        more = f" (There are {len(wrong) - 1} other kinds of confusion.)" if len(wrong) > 1 else ""
+        more = f" (Other kinds of confusion: {len(wrong) - 1}.)" if len(wrong) > 1 else ""
         raise Wrong(
             f"{times} of {seen} logs of the kind {truth!r} you call {name!r}. Against it: {AGAINST[truth, name]}.{more}"
         )
@@ -199,6 +199,10 @@ MISTAKES: list[tuple[Callable[..., float], str]] = [
     (
         formula(lambda n, q, of: 2 * math.sqrt(q / (n - 1) / n * left(n, of))),
         "Your result is twice the standard error: leave the doubling to whoever draws the error bar.",
+    ),
+    (
+        formula(lambda n, q, of: math.sqrt(q / n / n)),
+        "Your s divides by n where it needs n - 1, and besides you never use `of`.",
     ),
     (
         lambda losses, of=None: (
