@@ -33,7 +33,7 @@ AGAINST = {
     ("schedule over", "targets unpaired"): "its plateau lies half a nat below the letter frequencies, at a height "
     "of no meaning",
     ("schedule over", "too little text"): "there is hardly a gap; its weights stopped, and with them both curves",
-    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is a third of a healthy one",
+    ("rate too high", "healthy"): "it ends above the bigram, and its gradient norm is below a third of a healthy one",
     ("rate too high", "schedule over"): "its validation loss still changes from one evaluation to the next",
     ("rate too high", "leak"): "a leak is too good, and this one is worse than a table of pairs",
     ("rate too high", "targets unpaired"): "it goes on falling and gets clearly below the letter frequencies",
@@ -45,8 +45,8 @@ AGAINST = {
     ("leak", "too little text"): "its validation loss does follow the training loss all the way down; with too little "
     "*other* text it could not",
     ("targets unpaired", "healthy"): "it never gets below what the frequencies of single letters give, about 3.35",
-    ("targets unpaired", "schedule over"): "it is level but not still: the third digit of its validation loss moves",
-    ("targets unpaired", "rate too high"): "it reaches its plateau after a sixth of the steps and never leaves it; "
+    ("targets unpaired", "schedule over"): "it is level but not still: the last digit of its validation loss moves",
+    ("targets unpaired", "rate too high"): "it is on its plateau after a third of the steps and never leaves it; "
     "with a rate too high the loss falls again as the schedule lowers the rate",
     ("targets unpaired", "leak"): "it is the worst of all at the end, and a leak is the best",
     ("targets unpaired", "too little text"): "its training loss is no better than its validation loss, both near 3.3",
@@ -117,7 +117,7 @@ def check_diagnose(learner: Callable[..., Any]) -> None:
     if wrong:
         (truth, name), times = wrong.most_common(1)[0]
         seen = sum(t == truth for t, _ in said)
-        more = f" (There are {len(wrong) - 1} other kinds of confusion.)" if len(wrong) > 1 else ""
+        more = f" (Other kinds of confusion: {len(wrong) - 1}.)" if len(wrong) > 1 else ""
         raise Wrong(
             f"{times} of {seen} logs of the kind {truth!r} you call {name!r}. Against it: {AGAINST[truth, name]}.{more}"
         )
@@ -199,6 +199,10 @@ MISTAKES: list[tuple[Callable[..., float], str]] = [
     (
         formula(lambda n, q, of: 2 * math.sqrt(q / (n - 1) / n * left(n, of))),
         "Your result is twice the standard error: leave the doubling to whoever draws the error bar.",
+    ),
+    (
+        formula(lambda n, q, of: math.sqrt(q / n / n)),
+        "Your s divides by n where it needs n - 1, and besides you never use `of`.",
     ),
     (
         lambda losses, of=None: (
