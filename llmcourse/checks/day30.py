@@ -231,7 +231,7 @@ def files(drive: Path) -> list[Path]:
 )
 def check_session(learner: Session) -> None:
     reference = [state_of(run := ToyRun())]
-    for _ in range(60):
+    for _ in range(110):
         run.train_step()
         reference.append(state_of(run))
     for judge in (whole_run, taken_away, past_a_hundred, cut_while_saving, torn_on_the_drive):
@@ -363,7 +363,7 @@ def cut_while_saving(learner: Session, drive: Path, reference: list[State]) -> N
         with tempfile.TemporaryDirectory() as folder:
             place, reached = Path(folder), 0
             for cut_at in (n, 1, 2, None):
-                played = play(learner, place, 60, cut_at=cut_at, pause=0.0005)
+                played = play(learner, place, 40, cut_at=cut_at, pause=0.0005)
                 lost = 60 if played.error else reached - played.began_at
                 if lost > 10:
                     then = f"stops with {first_line(played.error)}" if played.error else f"starts at {played.began_at}"

@@ -109,7 +109,10 @@ def names_of_their_own(run: Any, local: Path, drive: Path, total: int, every: in
                 old.unlink()
 
 
-@pytest.mark.parametrize("learner", [session, rotating, with_the_package, more_often, names_of_their_own, newest_by_time])
+RIGHT = [session, rotating, with_the_package, more_often, names_of_their_own, newest_by_time]
+
+
+@pytest.mark.parametrize("learner", RIGHT)
 def test_right_sessions_pass(learner: Session, said: Callable[[], str]) -> None:
     assert check("day30", learner), said()
     assert "always comes out" in said()
