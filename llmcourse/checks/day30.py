@@ -272,8 +272,9 @@ def whole_run(learner: Session, drive: Path, reference: list[State]) -> None:
         diagnose_restart(again, reference)
     if again.run.trained:
         raise Wrong(
-            f"The end is not saved, or an older file is loaded first: after a whole run of 25 steps with every=10, the next "
-            f"session goes on from step {again.began_at}. Save at run.step == total too, and look for the newest first."
+            f"The end is not saved, or an older file is loaded first: after a whole run of 25 steps with every=10, "
+            f"the next session goes on from step {again.began_at}. Save at run.step == total "
+            "too, and look for the newest first."
         )
 
 
