@@ -231,10 +231,10 @@ def files(drive: Path) -> list[Path]:
 )
 def check_session(learner: Session) -> None:
     reference = [state_of(run := ToyRun())]
-    for _ in range(60):
+    for _ in range(110):
         run.train_step()
         reference.append(state_of(run))
-    for judge in (whole_run, taken_away, cut_while_saving, torn_on_the_drive):
+    for judge in (whole_run, taken_away, past_a_hundred, cut_while_saving, torn_on_the_drive):
         with tempfile.TemporaryDirectory() as drive:
             judge(learner, Path(drive), reference)
 
@@ -272,8 +272,9 @@ def whole_run(learner: Session, drive: Path, reference: list[State]) -> None:
         diagnose_restart(again, reference)
     if again.run.trained:
         raise Wrong(
-            f"The end is not saved: after a whole run of 25 steps with every=10, the next session goes on from step "
-            f"{again.began_at}. Save at run.step == total too."
+            f"The end is not saved, or an older file is loaded first: after a whole run of 25 steps with every=10, "
+            f"the next session goes on from step {again.began_at}. Save at run.step == total "
+            "too, and look for the newest first."
         )
 
 
@@ -299,7 +300,7 @@ def taken_away(learner: Session, drive: Path, reference: list[State]) -> None:
     """The plug is pulled between steps, again and again; the local disk is wiped each time."""
     reached = 0
     for steps in (17, 3, 14, None):
-        played = play(learner, drive, 40, steps=steps)
+        played = play(learner, drive, 40, steps=steps, pause=0.001)  # so that times of files differ
         if played.error:
             raise Wrong(f"When the machine was taken away at step {reached}, the next session stops with "
                         f"{first_line(played.error)}.")  # fmt: skip
@@ -329,6 +330,17 @@ def taken_away(learner: Session, drive: Path, reference: list[State]) -> None:
         raise Wrong("The resumed run does not end with the weights of the undisturbed one.")
 
 
+def past_a_hundred(learner: Session, drive: Path, reference: list[State]) -> None:
+    """Names such as step90 and step100, which the alphabet puts in the wrong order."""
+    play(learner, drive, 110, steps=105, pause=0.0005)
+    began = play(learner, drive, 110).began_at
+    if began < 95:
+        raise Wrong(
+            f"Taken away at step 105, it goes on from step {began}. Up to step 99 it found the newest file; in the "
+            "alphabet step90 comes after step100. Pad the number with zeros, or sort by the number."
+        )
+
+
 def compare(start: State | None, wanted: State, step: int) -> None:
     if start is None or step == 0:
         return
@@ -352,7 +364,7 @@ def cut_while_saving(learner: Session, drive: Path, reference: list[State]) -> N
         with tempfile.TemporaryDirectory() as folder:
             place, reached = Path(folder), 0
             for cut_at in (n, 1, 2, None):
-                played = play(learner, place, 60, cut_at=cut_at)
+                played = play(learner, place, 40, cut_at=cut_at, pause=0.0005)
                 lost = 60 if played.error else reached - played.began_at
                 if lost > 10:
                     then = f"stops with {first_line(played.error)}" if played.error else f"starts at {played.began_at}"

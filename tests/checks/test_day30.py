@@ -72,6 +72,25 @@ def with_the_package(run: Any, local: Path, drive: Path, total: int, every: int)
             torch.save(state(run), file)
 
 
+def newest_by_time(run: Any, local: Path, drive: Path, total: int, every: int) -> None:
+    """The order of the files' times instead of their names."""
+
+    def in_order() -> list[Path]:
+        return sorted(drive.glob("at*.pt"), key=lambda path: path.stat().st_mtime_ns)
+
+    for path in reversed(in_order()):
+        if s := whole(path):
+            put_back(run, s)
+            break
+    while run.step < total:
+        run.train_step()
+        if run.step % every == 0 or run.step == total:
+            torch.save(state(run), drive / "part")
+            os.replace(drive / "part", drive / f"at{run.step}.pt")
+            for old in in_order()[:-2]:
+                old.unlink()
+
+
 def more_often(run: Any, local: Path, drive: Path, total: int, every: int) -> None:
     return session(run, local, drive, total, max(1, every // 2))
 
@@ -90,7 +109,10 @@ def names_of_their_own(run: Any, local: Path, drive: Path, total: int, every: in
                 old.unlink()
 
 
-@pytest.mark.parametrize("learner", [session, rotating, with_the_package, more_often, names_of_their_own])
+RIGHT = [session, rotating, with_the_package, more_often, names_of_their_own, newest_by_time]
+
+
+@pytest.mark.parametrize("learner", RIGHT)
 def test_right_sessions_pass(learner: Session, said: Callable[[], str]) -> None:
     assert check("day30", learner), said()
     assert "always comes out" in said()
@@ -214,6 +236,20 @@ def local_only(content: Any, local: Path, drive: Path, name: str) -> None:
     torch.save(content, local / name)
 
 
+def unpadded(run: Any, local: Path, drive: Path, total: int, every: int) -> None:
+    for path in sorted(drive.glob("step*.pt"), reverse=True):
+        if s := whole(path):
+            put_back(run, s)
+            break
+    while run.step < total:
+        run.train_step()
+        if run.step % every == 0 or run.step == total:
+            torch.save(state(run), drive / "part")
+            os.replace(drive / "part", drive / f"step{run.step}.pt")
+            for old in sorted(drive.glob("step*.pt"))[:-2]:
+                old.unlink()
+
+
 def copied_at_the_end(run: Any, local: Path, drive: Path, total: int, every: int) -> None:
     if s := whole(drive / "last.pt"):
         put_back(run, s)
@@ -244,6 +280,7 @@ WRONG: dict[str, tuple[Session, str]] = {
     "does not catch": (variant(catch=False), "torn, and the session stops with"),
     "local only": (variant(save=local_only), "It saves to `local` only"),
     "copied at the end": (copied_at_the_end, "only when the run is over"),
+    "not padded": (unpadded, "comes after step100"),
     "in finally": (saves_in_finally, "while it is being stopped"),
     "counts twice": (counts_twice, "It counts steps twice"),
     "adds steps": (adds_steps, "not the number of steps to add"),
