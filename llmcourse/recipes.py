@@ -116,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
         {"max_steps": 3000, "batch_size": 32, "learning_rate": 3e-3},
     ),
     "small": Recipe(
-        "4 layers, 256 wide: a few minutes on a T4, an hour or two on a CPU.",
+        "4 layers, 256 wide: a few minutes on a T4, some hours on a CPU.",
         {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128, "dropout": 0.1},
         {"max_steps": 3000, "batch_size": 64, "learning_rate": 2e-3},
     ),
