@@ -176,10 +176,13 @@ def outputs(notebook: nbformat.NotebookNode | None) -> list[list[nbformat.Notebo
 def test_what_passed_under_nbval_is_what_the_page_shows(tiny: Course, capsys: pytest.CaptureFixture[str]) -> None:
     page, path = tiny.lessons[0], tiny.notebook_path("book/one")
     write_all(tiny, jobs=1, keep_cache=False)
-    by_the_book = outputs(cached_outputs(open_cache(tiny, keep=True), read_page(tiny, page)))
 
     def kept() -> nbformat.NotebookNode | None:
         return cached_outputs(open_cache(tiny, keep=True), read_page(tiny, page))
+
+    run = kept()
+    assert run is not None
+    by_the_book, language = outputs(run), run.metadata.language_info
 
     (tiny.root / "llmcourse" / "model.py").write_text("N = 2\n")  # nothing that was kept counts any more
     assert run_nbval(path, "::Cell 1") == []
@@ -193,7 +196,9 @@ def test_what_passed_under_nbval_is_what_the_page_shows(tiny: Course, capsys: py
     assert kept() is None, "the notebook is not the page"
     path.write_text(good, "utf-8")
     assert run_nbval(path) == []
-    assert outputs(kept())[:3] == by_the_book[:3]  # the fourth says how long it took
+    run = kept()
+    assert run is not None and run.metadata.language_info == language
+    assert outputs(run)[:3] == by_the_book[:3]  # the fourth says how long it took
     assert tiny.page_seconds.keys() == {"book/one"}
     capsys.readouterr()
     assert fill_cache(tiny) == []

@@ -75,6 +75,9 @@ def as_page(page: NotebookNode, cells: list[IPyNbCell]) -> NotebookNode | None:
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = number  # the notebook counts its setup cell too
+    # As nbclient leaves it: the site colors the code by what the kernel says of its language.
+    kernel = cells[0].parent.kernel.kc.kernel_info(reply=True, timeout=60)
+    page.metadata["language_info"] = nbformat.from_dict(kernel["content"]["language_info"])
     tidy_outputs(page)
     return page
 
