@@ -10,7 +10,7 @@ whose notebook failed, is out of step with it or was run in part is left for `ma
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import nbformat
@@ -84,9 +84,5 @@ def as_page(page: NotebookNode, cells: list[IPyNbCell]) -> NotebookNode | None:
 
 def course_of(path: Path) -> Course | None:
     """The course that a file or folder belongs to."""
-    return next((Course(folder) for folder in parents(path.resolve()) if (folder / "_toc.yml").exists()), None)
-
-
-def parents(path: Path) -> Iterator[Path]:
-    yield path
-    yield from path.parents
+    path = path.resolve()
+    return next((Course(folder) for folder in (path, *path.parents) if (folder / "_toc.yml").exists()), None)

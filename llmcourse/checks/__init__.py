@@ -126,7 +126,9 @@ def find(name: str) -> Exercise:
     if name not in EXERCISES and any(m.name == module for m in pkgutil.iter_modules(__path__)):
         importlib.import_module(f"{__name__}.{module}")
     if name not in EXERCISES:
-        near = difflib.get_close_matches(name.lower().replace(" ", ""), names(), n=4, cutoff=0.6)
+        asked = name.lower().replace(" ", "")
+        swapped = [n for n in names() if sorted(n) == sorted(asked)]  # "day52"
+        near = swapped or difflib.get_close_matches(asked, names(), n=4, cutoff=0.6)
         advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}."
         raise CourseError(f"There is no exercise {name!r}: {advice}")
     return EXERCISES[name]
