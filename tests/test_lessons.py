@@ -445,6 +445,11 @@ def test_numbers_that_no_cell_shows_are_caught(tiny: Tiny, sentence: str, missin
     assert tiny.problems() == [f"{line}: No cell prints or asserts the number {number}." for number in missing]
 
 
+def test_what_is_printed_between_less_and_greater_is_no_html(tiny: Tiny) -> None:
+    tiny.run(f"1 < 2\n{OUTPUTS}\n2 > 1\n")
+    assert tiny.problems() == []
+
+
 def test_numbers_are_not_judged_before_the_page_has_run(tiny: Tiny) -> None:
     tiny.change("It starts at 1.10", "It starts at 7.77")
     assert Lesson(tiny.course, tiny.page).outputs is None

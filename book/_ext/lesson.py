@@ -119,8 +119,9 @@ class Lesson:
         for cell in executed.cells:
             for output in cell.get("outputs", []):
                 data = output.get("data", {})
-                texts += [output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]
-        return re.sub(r"<[^>]*>", " ", "\n".join(texts))
+                shown = re.sub(r"<[^>]*>", " ", data.get("text/html", ""))
+                texts += [output.get("text", ""), data.get("text/plain", ""), shown]
+        return "\n".join(texts)
 
 
 def parse(source: str) -> ast.Module:
