@@ -30,10 +30,15 @@ class Recipe:
     ship_weights: bool = False  # keep the trained model, in fp16, beside the recorded log
     prompt: str = "ROMEO:"  # what the samples along a recorded run begin with
     sample_length: int = 300  # and how long they are, in tokens
+    train_tokens: int | None = None  # train on this many tokens from the start of the training split; None: on all
 
     def with_settings(self, **changes: Any) -> "Recipe":
-        """The same recipe with some settings of either kind changed, by name; an unknown name is a CourseError."""
+        """The same recipe with some settings of either kind changed, by name; an unknown name is a CourseError.
+
+        `train_tokens` can be changed too.
+        """
         shape, training = dict(self.shape), dict(self.training)
+        train_tokens = changes.pop("train_tokens", self.train_tokens)
         for name, value in changes.items():
             if name in {f.name for f in dataclasses.fields(TrainConfig)}:
                 training[name] = value
@@ -41,7 +46,7 @@ class Recipe:
                 shape[name] = value
             else:
                 raise CourseError(f"There is no setting {name!r}; the settings are those of GPTConfig and TrainConfig.")
-        return dataclasses.replace(self, shape=shape, training=training)
+        return dataclasses.replace(self, shape=shape, training=training, train_tokens=train_tokens)
 
     def model_config(self, vocab_size: int) -> GPTConfig:
         """The model's configuration for a tokenizer with `vocab_size` tokens."""
@@ -58,7 +63,7 @@ def prepare(recipe: Recipe, corpus: str | None = None) -> tuple[GPT, CharTokeniz
     tokenizer = CharTokenizer.from_text("".join(texts))
     train, val = (torch.tensor(tokenizer.encode(text)) for text in texts)
     torch.manual_seed(recipe.train_config().seed)
-    return GPT(recipe.model_config(tokenizer.vocab_size)), tokenizer, train, val
+    return GPT(recipe.model_config(tokenizer.vocab_size)), tokenizer, train[: recipe.train_tokens], val
 
 
 def split_text(corpus: str) -> tuple[str, str]:

@@ -139,7 +139,8 @@ def record(
         weights = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
     run = Run(
         name=name,
-        recipe={"about": recipe.about, "shape": recipe.shape, "training": asdict(config), "corpus": recipe.corpus},
+        recipe={"about": recipe.about, "shape": recipe.shape, "training": asdict(config), "corpus": recipe.corpus}
+        | ({"train_tokens": recipe.train_tokens} if recipe.train_tokens else {}),
         parameters=model.num_params(),
         vocab_size=tokenizer.vocab_size,
         code=code,

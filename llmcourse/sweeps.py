@@ -133,6 +133,28 @@ _TO_FAST = _chain(
 )
 _FAST = _TO_FAST["+ runs of four"]
 _TOKENS_A_STEP = 2048  # the same for every context length, so that all models read the same amount of text
+_MOST_FLOPS = 3e12  # of one run in the scaling grid, by 6 · parameters · tokens: some minutes on a CPU
+_SIZES = {24_576: 32, 55_296: 48, 98_304: 64, 221_184: 96, 393_216: 128, 884_736: 192}  # 24 · width²: width
+
+
+def _scaling() -> dict[str, dict[str, Any]]:
+    """Every pair of size and amount of text that is cheap enough, each with a schedule of its own length."""
+    grid = {}
+    for n, width in _SIZES.items():
+        for steps in (250, 500, 1000, 2000, 4000):  # of 1,024 characters
+            if 6 * n * 1024 * steps <= _MOST_FLOPS:
+                rate = 0.4 / width  # narrow models bear higher rates: 1.25e-2 down to 2.1e-3
+                grid[f"width {width}, {steps} steps"] = {
+                    "n_embd": width, "n_head": width // 16, "batch_size": 16, "max_steps": steps,
+                    "warmup_steps": steps // 20, "learning_rate": rate, "min_lr": rate / 10,
+                }
+    return grid
+
+
+_WHOLE_TEXT = {
+    "n_embd": 96, "batch_size": 16, "max_steps": 1000, "warmup_steps": 50, "learning_rate": 4e-3, "min_lr": 4e-4
+}
+_SMALL_TEXT = _WHOLE_TEXT | {"train_tokens": 100_000}
 SWEEPS = {
     "speedrun": Plan(
         "200 steps of 12 × 64 characters, 4 layers, 128 wide.",
@@ -159,6 +181,15 @@ SWEEPS = {
             for T in (64, 128, 256, 512)
             for rate in (1e-4, 3e-4, 1e-3, 3e-3)
         },
+    ),
+    "scaling": Plan("Sizes and amounts of text: 2 layers, 16 × 64 characters a step.", "tiny", _scaling()),
+    "regularization": Plan(
+        "1,000 steps of 16 × 64 characters, 2 layers, 96 wide, on 100,000 characters or on all of the text.",
+        "tiny",
+        {f"100,000 characters, dropout {p:g}": _SMALL_TEXT | {"dropout": p} for p in (0.0, 0.1, 0.2, 0.4)}
+        | {f"100,000 characters, weight decay {w:g}": _SMALL_TEXT | {"weight_decay": w} for w in (0.0, 1.0)}
+        | {f"all of the text, dropout {p:g}": _WHOLE_TEXT | {"dropout": p} for p in (0.0, 0.1, 0.2, 0.4)},
+        seeds=(1, 2, 3, 4, 5),
     ),
 }
 

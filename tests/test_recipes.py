@@ -1,5 +1,6 @@
 """The table of recipes, and what can be made of one."""
 
+import dataclasses
 import time
 
 import pytest
@@ -75,6 +76,15 @@ def test_a_recipe_names_its_own_corpus(tmp_path):
     (tmp_path / "corpus.txt").write_text(TEXT)
     own = Recipe("Only for tests.", TINY.shape, TINY.training, corpus=str(tmp_path / "corpus.txt"))
     assert recipes.prepare(own)[1].vocab_size == len(set(TEXT))
+
+
+def test_a_recipe_can_train_on_the_start_of_the_text_only(tmp_path):
+    (tmp_path / "corpus.txt").write_text(TEXT)
+    few = dataclasses.replace(TINY, corpus=str(tmp_path / "corpus.txt")).with_settings(train_tokens=30, seed=2)
+    assert few.train_config().seed == 2
+    _, tokenizer, train, val = recipes.prepare(few)
+    assert tokenizer.decode(train) == TEXT[:30]
+    assert tokenizer.decode(val) == TEXT[int(0.9 * len(TEXT)) :]  # judged on the same text as all the others
 
 
 def test_an_estimate_counts_every_step_and_measures_what_fits_into_memory(monkeypatch):
