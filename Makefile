@@ -31,7 +31,7 @@ export CUDA_VISIBLE_DEVICES ?=
 export LLMCOURSE_PROGRESS   ?= /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install book notebooks test lint unit nbval pages serve bench clean
+.PHONY: help install book notebooks slides test lint unit nbval pages serve bench clean
 .SUFFIXES:
 
 help: ## this list
@@ -70,6 +70,9 @@ book: $(READY) ## run the pages and build the site (a quarter of an hour at firs
 
 notebooks: $(READY) ## write notebooks/ from book/ (runs the pages that changed; EDITION=student OUT=DIR for a handout)
 	@$(PY) $(EXT)/notebooks.py $(PAGES) $(WHICH) $(if $(strip $(OUT)),--out "$(strip $(OUT))")
+
+slides: $(READY) ## the slides of the tour as one file, _build/slides.html (arrow keys turn them)
+	@$(PY) $(EXT)/deck.py $(PAGES)
 
 serve: book ## build the site and show it on http://127.0.0.1:8000
 	@echo "http://127.0.0.1:$(strip $(PORT))/ (stop with Ctrl-C)"

@@ -17,6 +17,7 @@ import time
 
 from course_cache import duration, fill_cache, indent
 from course_config import Course
+from deck import DeckError, tour_pages, write_deck
 from edition_text import EDITIONS
 from editions import EditionFailed, find_leaks, make_edition
 
@@ -91,7 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build(course: Course, shown: Course | None = None) -> list[str]:
     """The site of a course whose pages have been run; returns the problems."""
-    return missing_pages(course) if build_site(course, shown) else ["The book is not built."]
+    if not build_site(course, shown):
+        return ["The book is not built."]
+    try:
+        if tour_pages(course):
+            write_deck(course, course.site_folder / "slides.html")
+    except DeckError as error:
+        return [str(error)]
+    return missing_pages(course)
 
 
 def build_edition(course: Course, edition: str) -> list[str]:

@@ -144,11 +144,12 @@ def run_page(course: Course, page: Path) -> Result:
     return Result(docname, time.perf_counter() - started, notebook, error)
 
 
-def fill_cache(course: Course, jobs: int = 2, keep: bool = False) -> list[str]:
-    """Run the pages that have no stored result, `jobs` at a time; return those that failed."""
+def fill_cache(course: Course, jobs: int = 2, keep: bool = False, wanted: list[Path] | None = None) -> list[str]:
+    """Run the `wanted` pages (default: all) that have no stored result, `jobs` at a time; return those that failed."""
     cache = open_cache(course, keep)
-    pages = [p for p in course.lessons if cached_outputs(cache, read_page(course, p)) is None]
-    total = len(course.lessons)
+    wanted = course.lessons if wanted is None else wanted
+    pages = [p for p in wanted if cached_outputs(cache, read_page(course, p)) is None]
+    total = len(wanted)
     if not pages:
         print(f"All {total} pages with code have been run before; their results are reused.")
         return []

@@ -47,11 +47,11 @@ class Lesson:
     def __init__(self, course: Course, page: Path) -> None:
         self.course, self.page = course, page
         self.docname = course.docname(page)
-        name = re.match(r"day(\d\d)_", page.name)
-        self.day = int(name[1]) if name else None
-        self.name = f"day{self.day:02}" if self.day else page.stem  # of its exercises and its quiz
+        numbered = re.match(r"((day|tour)(\d\d))_", page.name)
+        self.name = numbered[1] if numbered else page.stem  # of its exercises and its quiz
         bonus = "Bonus" if page.parent.name.startswith("week") else ""
-        self.kind = f"Day {self.day}" if self.day else bonus  # how its title begins; "": the one-sitting page
+        # How its title begins; "": the one-sitting page.
+        self.kind = f"{numbered[2].capitalize()} {int(numbered[3])}" if numbered else bonus
         self.lines = page.read_text("utf-8").split("\n")
         self.directives = list(directives(self.lines))
         self.solutions = solutions(self.lines)

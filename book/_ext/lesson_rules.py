@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from course_config import Course
+from deck import STOP
 from labels import Labels
 from lesson import Lesson, bound, dotted, loaded, without_code
 
@@ -355,6 +356,30 @@ def frame_of_the_text(lesson: Lesson) -> Iterator[Problem]:
         yield Problem(1, "There are no key takeaways: “**Keep this:**” and a list of three or more.")
     if not re.search(r"^(?:\*\*|#+ )Sources", text, re.M):
         yield Problem(1, "There are no sources: end with “**Sources:** ...”.")
+
+
+MOST_WORDS = 70  # on a slide
+
+
+@rule
+def stops_of_the_tour(lesson: Lesson) -> Iterator[Problem]:
+    if not lesson.docname.startswith("book/tour/"):
+        return
+    stops = [(line, text) for line, text in lesson.prose if text.startswith("## Stop")]
+    if not stops:
+        yield Problem(1, "A page of the tour has stops: “## Stop 6 · Tokens”.")
+    for line, text in stops:
+        if not STOP.match(text):
+            yield Problem(line, "The heading of a stop is “## Stop 6 · Tokens”.")
+        lead = next((d for d in lesson.named("slide") if d.start >= line), None)
+        if lead is None or any(between.strip() for between in lesson.lines[line : lead.start]):
+            yield Problem(line, "Right below the heading of a stop stands its {slide}.")
+            continue
+        body = "\n".join(lesson.lines[lead.start + 1 : lead.end - 1])
+        if (number := len(without_code(body).split())) > MOST_WORDS:
+            yield Problem(lead.start + 1, f"This slide has {number} words, more than the {MOST_WORDS} that fit.")
+        if "$" in without_code(body) or "{cite" in body:
+            yield Problem(lead.start + 1, "A slide has no formula and no {cite}: the deck cannot show them.")
 
 
 # ---- 10. Time ------------------------------------------------------------------------------------------------

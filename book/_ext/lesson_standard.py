@@ -24,10 +24,10 @@ USUAL_SECONDS, MOST_SECONDS, MOST_LONG_LESSONS = 30, 60, 6
 
 
 def pages(course: Course) -> list[Path]:
-    """The lessons: the days and bonus days of the weeks, and the one-sitting page."""
+    """The lessons: the days and bonus days of the weeks, the pages of the tour, and the one-sitting page."""
     sitting = course.book / "start" / "one_sitting.md"
-    days = (page for page in course.book.glob("week*/*.md") if page.stem != "index")
-    return [*([sitting] if sitting.exists() else []), *sorted(days)]
+    found = (page for folder in ("week*", "tour") for page in course.book.glob(f"{folder}/*.md"))
+    return [*([sitting] if sitting.exists() else []), *sorted(page for page in found if page.stem != "index")]
 
 
 def over_budget(course: Course) -> list[str]:

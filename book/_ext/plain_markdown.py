@@ -49,7 +49,7 @@ BLOCK_ATTRIBUTES = re.compile(r"^\s*\{[.#][^}]*\}\s*$")
 # Directives that make sense only on the site, or only mark where something begins or ends.
 SITE_ONLY = {"bibliography", "toctree", "tableofcontents", "contents", "nb-exec-table", "exercise-end", "solution-end"}
 QUOTED = {"margin", "sidebar", "topic", "epigraph", "pull-quote"}
-UNWRAPPED = {"tab-set", "grid", "card-carousel", "div", "container"}
+UNWRAPPED = {"tab-set", "grid", "card-carousel", "div", "container", "slide"}
 TITLED = {"tab-item", "card", "grid-item-card", "grid-item", "table"}
 LISTINGS = {"code-block", "code", "sourcecode"}
 OTHER_BOXES = {"admonition", "attention", "caution", "danger", "error", "hint", "important", "note", "seealso"}
