@@ -495,7 +495,7 @@ def test_the_table_has_one_line_for_each_lesson(tiny: Tiny) -> None:
 
 def test_every_rule_has_been_broken_above() -> None:
     names = {check.__name__ for check in RULES}
-    assert len(names) == len(RULES) == 20, "a new rule needs a test of its own (the one of the tour: test_deck.py), and this number"
+    assert len(names) == len(RULES) == 20, "a new rule needs a test (of the tour: in test_deck.py), and this number"
 
 
 # ---- Reading a lesson ---------------------------------------------------------------------------------------------
