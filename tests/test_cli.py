@@ -382,6 +382,11 @@ def test_settings_are_python_values_or_words():
 # ---- as a program ---------------------------------------------------------------------------------------------
 
 
+def test_the_package_can_be_run_as_a_module():
+    answer = subprocess.run([sys.executable, "-m", "llmcourse", "--version"], capture_output=True, text=True, check=True)
+    assert answer.stdout == f"llmcourse {__version__}\n"
+
+
 @pytest.mark.parametrize("option", ["--version", "--help"])
 def test_version_and_help_are_answered_without_loading_torch(option):
     code = f"""

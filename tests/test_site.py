@@ -22,6 +22,7 @@ import nbformat
 import pytest
 from build_book import missing_pages
 from course_config import Course
+from deck import tour_pages
 from playwright.sync_api import Browser, Page, sync_playwright
 
 COURSE = Course()
@@ -362,6 +363,21 @@ def test_the_glossary_is_whole_without_javascript(visit: Visit, address: str) ->
 def test_only_the_glossary_loads_its_script() -> None:
     loading = [docname for docname in PAGES if any("glossary.js" in asset for asset in page(docname).assets)]
     assert loading == [GLOSSARY]
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("visit", [{"viewport": PHONE}], indirect=True, ids=["phone"])
+@pytest.mark.skipif(not tour_pages(COURSE), reason="the tour has no page yet")
+def test_every_slide_of_the_deck_fits_a_phone(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/slides.html")
+    numbers = visit.page.evaluate("[...document.querySelectorAll('section')].map(slide => slide.id)")
+    for number in numbers:
+        assert visit.page.locator("section:visible").get_attribute("id") == number
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390, f"{number} would scroll sideways"
+        visit.page.keyboard.press("ArrowRight")
+    assert [url for url in visit.requests if not url.startswith((address, "data:"))] == []
+    assert visit.complaints == []
 
 
 @browser_only
