@@ -383,8 +383,8 @@ def test_settings_are_python_values_or_words():
 
 
 def test_the_package_can_be_run_as_a_module():
-    answer = subprocess.run([sys.executable, "-m", "llmcourse", "--version"], capture_output=True, text=True, check=True)
-    assert answer.stdout == f"llmcourse {__version__}\n"
+    command = [sys.executable, "-m", "llmcourse", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"llmcourse {__version__}\n"
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])

@@ -76,7 +76,7 @@ def test_what_is_missing_or_damaged_is_told(tiny):
 @pytest.mark.parametrize("name", sweeps.SWEEPS)
 def test_every_plan_can_be_trained(name):
     plan = sweeps.SWEEPS[name]
-    assert len(plan.seeds) >= 3 and len(set(plan.seeds)) == len(plan.seeds)
+    assert len(plan.seeds) >= 2 and len(set(plan.seeds)) == len(plan.seeds)
     for settings in plan.variants.values():
         recipe = recipes.get(plan.base).with_settings(**settings)
         recipe.train_config()
