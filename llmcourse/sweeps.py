@@ -134,16 +134,17 @@ _TO_FAST = _chain(
 _FAST = _TO_FAST["+ runs of four"]
 _TOKENS_A_STEP = 2048  # the same for every context length, so that all models read the same amount of text
 _MOST_FLOPS = 3e12  # of one run in the scaling grid, by 6 · parameters · tokens: some minutes on a CPU
-_SIZES = {24_576: 32, 55_296: 48, 98_304: 64, 221_184: 96, 393_216: 128, 884_736: 192}  # 24 · width²: width
+_WIDTHS = (16, 24, 32, 48, 64, 96, 128, 192)
 
 
 def _scaling() -> dict[str, dict[str, Any]]:
     """Every pair of size and amount of text that is cheap enough, each with a schedule of its own length."""
     grid = {}
-    for n, width in _SIZES.items():
+    for width in _WIDTHS:
+        parameters = 24 * width**2  # of two blocks
         for steps in (250, 500, 1000, 2000, 4000):  # of 1,024 characters
-            if 6 * n * 1024 * steps <= _MOST_FLOPS:
-                rate = 0.4 / width  # narrow models bear higher rates: 1.25e-2 down to 2.1e-3
+            if 6 * parameters * 1024 * steps <= _MOST_FLOPS:
+                rate = 0.4 / max(width, 32)  # narrow models bear higher rates: 1.25e-2 down to 2.1e-3
                 grid[f"width {width}, {steps} steps"] = {
                     "n_embd": width, "n_head": width // 16, "batch_size": 16, "max_steps": steps,
                     "warmup_steps": steps // 20, "learning_rate": rate, "min_lr": rate / 10,
