@@ -101,10 +101,18 @@ class Sweep:
             rows.append(f"{variant:38} {mean(losses):.3f} ± {spread}  {ms:6.0f} ms a step")
         return "\n".join(rows)
 
+    @property
+    def complete_seeds(self) -> list[int]:
+        """The seeds with which every variant was trained; a sweep that was stopped may have half of another."""
+        wanted = set(SWEEPS[self.name].variants if self.name in SWEEPS else self.variants)
+        trained = {seed: {r.variant for r in self.results if r.seed == seed} for seed in {r.seed for r in self.results}}
+        return sorted(seed for seed, variants in trained.items() if wanted <= variants)
+
     def caption(self) -> str:
         """What was trained and where, for a figure."""
-        seeds = len({r.seed for r in self.results})
-        return f"{self.about} {seeds} seeds each, on {self.machine['name']}, torch {self.machine['torch']}."
+        seeds = len(self.complete_seeds)
+        how_many = f"{seeds} seed{'s' * (seeds != 1)} each" if seeds else "Not all of it has been trained yet"
+        return f"{self.about} {how_many}, on {self.machine['name']}, torch {self.machine['torch']}."
 
 
 _STEPS = {"max_steps": 200, "warmup_steps": 20}

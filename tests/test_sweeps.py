@@ -45,7 +45,10 @@ def test_a_stopped_sweep_goes_on_and_trains_only_what_is_missing(tiny, monkeypat
     with pytest.raises(KeyboardInterrupt):
         sweeps.record("test", folder=tiny, device="cpu")
     assert trained == [("plain", 1), ("wider", 1)]
-    assert len(sweeps.load("test", tiny).results) == 2
+    half = sweeps.load("test", tiny)
+    assert len(half.results) == 2 and half.complete_seeds == [1] and "Two widths. 1 seed each" in half.caption()
+    half.results.pop()
+    assert half.complete_seeds == [] and "Not all of it has been trained yet" in half.caption()
     monkeypatch.setattr(sweeps, "train", lambda *a: trained.append(a[1:4:2]) or real(*a))
     whole = sweeps.record("test", folder=tiny, device="cpu")
     assert trained[2:] == [("plain", 2), ("wider", 2)] and len(whole.results) == 4
