@@ -96,7 +96,8 @@ class Tour:
         """The deck, as if the page had been run and its tagged cell had shown this."""
         notebook = read_page(self.course, self.page)
         first, *others = (cell for cell in notebook.cells if cell.cell_type == "code")
-        first.outputs = [nbformat.v4.new_output("stream", name="stdout", text=printed)] if printed else []
+        goes = printed.splitlines(keepends=True)  # a slow cell prints line by line
+        first.outputs = [nbformat.v4.new_output("stream", name="stdout", text=line) for line in goes]
         if figure:
             first.outputs.append(nbformat.v4.new_output("display_data", data={"text/html": figure}))
         for cell in others:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 from course_cache import cached_outputs, fill_cache, open_cache, read_page
@@ -59,7 +60,7 @@ def slides_of(docname: str, notebook: NotebookNode) -> Iterator[Slide]:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             if slide and TAG in cell.metadata.get("tags", []):
-                slide.shown += [shown_html(slide, output) for output in cell.outputs]
+                slide.shown += [shown_html(slide, output) for output in joined(cell.outputs)]
             continue
         lines = cell.source.split("\n")
         leads = {d.start: "\n".join(lines[d.start + 1 : d.end - 1]) for d in directives(lines) if d.name == "slide"}
@@ -83,6 +84,16 @@ def complete(slide: Slide) -> Slide:
     if not slide.lead.strip():
         raise DeckError(f"{slide.docname}: stop {slide.number} has no {{slide}} below its heading.")
     return slide
+
+
+def joined(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
+    """The outputs of a cell; what it printed in several goes is one."""
+    for printed, group in groupby(outputs, lambda output: output.output_type == "stream"):
+        if printed:
+            text = "".join(output.text for output in group)
+            yield NotebookNode(output_type="stream", text=text)
+        else:
+            yield from group
 
 
 def shown_html(slide: Slide, output: NotebookNode) -> str:
