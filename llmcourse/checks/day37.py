@@ -5,7 +5,7 @@ typical mistakes would give, and the first that fits all laws tells which was ma
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import Wrong, exercise
@@ -142,7 +142,7 @@ def loss(law: Law, n: float, d: float) -> float:
     return law["E"] + law["A"] / n ** law["alpha"] + law["B"] / d ** law["beta"]
 
 
-def explain(cases: list[tuple[float, Law]], got: list[Pair], right: list[Pair]) -> None:
+def explain(cases: Sequence[tuple[float, Law]], got: list[Pair], right: list[Pair]) -> None:
     """A pair that none of the known mistakes gives: first the budget, then what is wrong with the split."""
     spent = [6 * n * d / budget for (budget, _), (n, d) in zip(cases, got, strict=True)]
     i = max(range(len(cases)), key=lambda i: abs(math.log(spent[i])))
