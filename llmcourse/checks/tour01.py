@@ -59,6 +59,7 @@ def check_next_char(learner: Count) -> None:
     judge(learner, "the cat ", 0, "most = 0, no context at all, after")
     judge(learner, "", 3, "an empty prefix,")
     judge(learner, "at", 9, "a prefix shorter than `most`:")
+    judge(learner, "cat", 5, "a prefix a little shorter than `most`:")  # prefix[3 - 5:] is "at"
 
 
 def judge(learner: Count, prefix: str, most: int, case: str) -> None:
@@ -139,7 +140,12 @@ def diagnose(shares: Shares, wanted: Shares, prefix: str, most: int) -> None:
     if most == 0 and prefix:
         raise Wrong(
             "With most = 0 no context counts, but the result depends on the prefix: prefix[-0:] is the whole prefix; "
-            "use prefix[len(prefix) - most:]."
+            "start the slice at max(0, len(prefix) - most)."
+        )
+    if len(prefix) < most and same(shares, next_char(BOOKS, prefix[len(prefix) - most :], most)):
+        raise Wrong(
+            f"With the prefix {prefix!r} and most = {most} the slice starts at {len(prefix) - most}, and a negative "
+            "start counts from the end: start it at max(0, len(prefix) - most)."
         )
     if same(shares, normalized(jumping(end))):
         raise Wrong(

@@ -67,6 +67,8 @@ def judge(learner: Any, n: int, C: int) -> None:
     if torch.equal(x, want_x) and torch.equal(y, want_y):
         return
     where = f"With {n} tokens and C = {C}"
+    if not len(x) and not len(y):
+        raise Wrong(f"{where} there is not a single window: N is the number of targets divided by C, rounded down.")
     if torch.equal(x, want_y) and torch.equal(y, want_x):
         raise Wrong("Inputs and targets have changed places: the target is the later token.")
     if x.shape == y.shape == want_x.T.shape and torch.equal(x, want_x.T) and x.shape != want_x.shape:

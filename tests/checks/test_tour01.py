@@ -141,6 +141,11 @@ def slice_of_zero(prefix: str, most: int) -> list[str]:
     return [end[i:] for i in range(len(end) + 1)]
 
 
+def negative_start(prefix: str, most: int) -> list[str]:
+    end = prefix[len(prefix) - most :]
+    return [end[i:] for i in range(len(end) + 1)]
+
+
 def drops_the_last(prefix: str, most: int) -> list[str]:
     end = prefix[max(0, len(prefix) - most) :]
     return [end[: len(end) - i] for i in range(len(end) + 1)]
@@ -170,6 +175,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "None when unknown": (none_at_the_end, "It returns None"),
     "all characters at once": (all_at_once, "the shares of all characters at once"),
     "prefix[-0:]": (first_known(cut=slice_of_zero), "prefix[-0:] is the whole prefix"),
+    "a negative start": (first_known(cut=negative_start), "a negative start counts from the end"),
     "drops the last": (first_known(cut=drops_the_last), "by dropping the last character"),
     "context from the front": (first_known(cut=lambda p, m: ends(p[:m], m)), "from the beginning of the prefix"),
     "most ignored": (first_known(cut=lambda p, m: ends(p, len(p) if m else 0)), "More than `most` characters"),

@@ -100,6 +100,11 @@ def one_less(ids: Tensor, C: int) -> Two:
     return side(ids, C, 0, n), side(ids, C, 1, n)
 
 
+def none_at_all(ids: Tensor, C: int) -> Two:
+    n = len(ids) // C // C
+    return side(ids, C, 0, n), side(ids, C, 1, n)
+
+
 def transposed(ids: Tensor, C: int) -> Two:
     return side(ids, C).T, side(ids, C, 1).T
 
@@ -130,6 +135,7 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "wide": (wide, "C + 1 wide"),
     "unequal": (unequal, "each needs its partner"),
     "one window less": (one_less, "there is room for"),
+    "no window": (none_at_all, "not a single window"),
     "transposed": (transposed, "transposed"),
     "shuffled": (shuffled, "not in their order"),
     "late": (late, "The first window starts at"),
