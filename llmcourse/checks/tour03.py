@@ -63,7 +63,10 @@ def check_cross_entropy(learner: Loss) -> None:
         try:
             got = value(learner, logits, other, ignore)
         except (IndexError, RuntimeError) as e:
-            raise fixed from e
+            raise Wrong(
+                f"With ignore = {IGNORE} it is right, with ignore = {ignore} it fails: an ignored target still serves "
+                "as an index. Take its row out first, whatever number `ignore` is."
+            ) from e
         if not close(got, wanted):
             raise fixed
     for scale in (300.0, -300.0):
@@ -113,6 +116,10 @@ def diagnose(got: Tensor, logits: Tensor, targets: Tensor) -> None:
         (-chosen.exp().mean().log(), "You average the probabilities, then take the log: first the log, then the mean."),
         (1 - chosen.exp().mean(), "This is 1 minus the mean probability: the loss takes the logarithm of each one."),
         (-raw.mean(), "The logits are used as if they were log-probabilities: the softmax is missing."),
+        (
+            loss - logits.amax(-1).mean(),
+            "The maximum is subtracted before exp and not added again after the log: the chosen logit still has it.",
+        ),
         (-log_p.mean(), "You average over all V tokens: only the one that came, the target, is paid for."),
     ]
     for wrong, sentence in named:

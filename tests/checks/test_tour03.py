@@ -116,6 +116,17 @@ def fails(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
     return -logits.log_softmax(-1).gather(1, targets[:, None]).mean()
 
 
+def not_added_again(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
+    keep = targets != ignore
+    z = logits[keep]
+    log_sum = (z - z.amax(-1, keepdim=True)).exp().sum(-1).log()
+    return (log_sum - z.gather(1, targets[keep, None])[:, 0]).mean()
+
+
+def picks_first(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
+    return -rows(logits, targets)[targets != ignore].mean()
+
+
 WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "no sign": (lambda logits, targets, ignore: -by_torch(logits, targets, ignore), "The sign is missing"),
     "sum": (lambda logits, targets, ignore: picked(logits, targets, ignore).sum(), "the sum over all targets"),
@@ -145,6 +156,8 @@ WRONG: dict[str, tuple[Callable[..., Any], str]] = {
     "fixed number": (negative, "compare the targets with the argument"),
     "overflow": (overflows, "exp overflows"),
     "capped": (capped, "costs too little"),
+    "maximum": (not_added_again, "not added again after the log"),
+    "picks first": (picks_first, "still serves as an index"),
     "in place": (in_place, "changes its input"),
     "fails": (fails, "but fails with ignored ones"),
 }
@@ -157,7 +170,7 @@ def test_mistake_is_named(mistake: str, mistake_is_named: Callable[..., None]) -
 
 def test_another_fixed_number(said: Say) -> None:
     assert not check("tour03", fixed)
-    assert "compare the targets with the argument" in said()
+    assert "whatever number `ignore` is" in said()
 
 
 def test_mistakes_differ(mistakes_differ: Callable[..., None]) -> None:
