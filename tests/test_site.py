@@ -274,7 +274,7 @@ def test_a_page_stays_on_its_host_logs_no_error_is_light_and_fits_a_phone(
 def test_a_page_opened_from_disk_in_the_dark_works_too(visit: Visit, docname: str) -> None:
     visit.open((SITE / f"{docname}.html").as_uri())
     assert [url for url in visit.requests if not url.startswith(("file:", "data:"))] == []
-    assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    visit.page.wait_for_function("document.documentElement.dataset.theme === 'dark'")  # set by a script of the theme
     assert visit.complaints == []
 
 
