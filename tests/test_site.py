@@ -9,21 +9,26 @@ import functools
 import gzip
 import http.server
 import json
+import os
 import re
 import shutil
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
+import axe_playwright_python
 import nbformat
 import pytest
+from archive import archive_name
 from build_book import missing_pages
 from course_config import Course
 from deck import tour_pages
 from playwright.sync_api import Browser, Page, sync_playwright
+from progress_ticks import days
 
 COURSE = Course()
 SITE = COURSE.site_folder
@@ -189,6 +194,31 @@ def test_our_own_part_of_a_page_is_light(docname: str) -> None:
     html = re.sub(r'<figure class="llm-figure".*?</figure>', "", page(docname).path.read_text("utf-8"), flags=re.S)
     own = [path.read_bytes() for path in (COURSE.book / "_static").glob("*.*") if path.suffix in (".css", ".js")]
     assert gzipped(html.encode(), *own) <= OWN_LIMIT
+
+
+@pytest.mark.parametrize("docname", PAGES)
+def test_a_link_to_a_page_has_words_and_a_picture(docname: str) -> None:
+    html = page(docname).path.read_text("utf-8")
+    found = dict(re.findall(r'<meta (?:property|name)="([\w:]+)" content="([^"]*)"', html))
+    assert len(found["description"]) >= 40 and found["og:description"] == found["description"]
+    assert found["og:url"] == COURSE.page_url(docname) and found["og:title"]
+    picture = found["og:image"].removeprefix(COURSE.site_url)
+    assert (SITE / picture.lstrip("/")).stat().st_size > 10_000
+
+
+def test_the_page_for_wrong_addresses_works_under_any_address() -> None:
+    root = urlsplit(COURSE.site_url).path + "/"
+    found = document(SITE / "404.html")
+    local = [link for link in found.links + found.assets if not urlsplit(link).netloc and not link.startswith("#")]
+    assert len(local) > 20 and all(link.startswith(root) for link in local)
+    assert broken(SITE / "index.html", [link.removeprefix(root) for link in local]) == []
+
+
+def test_the_whole_book_is_one_file_too() -> None:
+    name = archive_name(COURSE)
+    with zipfile.ZipFile(SITE / name) as archive:
+        packed = set(archive.namelist())
+    assert {f"{Path(name).stem}/{docname}.html" for docname in PAGES} <= packed
 
 
 # ---- What a browser sees -----------------------------------------------------------------------------------
@@ -393,3 +423,118 @@ def test_figures_fit_the_column(visit: Visit, address: str) -> None:
             svg => [svg.getBoundingClientRect().width, svg.closest("article").clientWidth])"""
     )
     assert widths and all(0.5 * column < width <= column for width, column in widths)
+
+
+# ---- Comfort: ticks, keys, search, copying; and nobody left out ---------------------------------------------
+
+DAY = "book/week2/day09_self_attention"
+
+
+@browser_only
+@pytest.mark.browser
+def test_a_finished_day_is_ticked_marked_and_counted_in_this_browser_only(visit: Visit, address: str) -> None:
+    window, total = visit.page, len(days(COURSE))
+    visit.open(f"{address}/{DAY}.html")
+    box = window.get_by_role("checkbox", name="I have finished this page")
+    marks = window.locator(".bd-sidebar-primary .day-finished")
+    assert not box.is_checked() and marks.count() == 0
+    box.check()
+    assert marks.count() == 1 and "Day 9" in (marks.locator("xpath=ancestor::a").inner_text())
+
+    window.goto(f"{address}/book/index.html")
+    weeks = window.locator("#your-weeks")
+    assert weeks.locator("a").count() == total
+    assert weeks.locator("a.done").count() == 1 and window.get_by_role("link", name="day 9, finished").is_visible()
+    assert f"1 of {total} pages" in weeks.get_by_role("status").inner_text()
+    window.get_by_role("link", name="day 9, finished").click()
+    window.wait_for_url(f"{address}/{DAY}.html")
+    assert box.is_checked() and marks.count() == 1
+
+    window.goto(f"{address}/book/index.html")
+    weeks.get_by_role("button").click()
+    assert weeks.locator("a.done").count() == 0 and weeks.get_by_role("button").is_hidden() and marks.count() == 0
+    assert [url for url in visit.requests if not url.startswith((address, "data:"))] == []
+    assert visit.complaints == []
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("kept", ["throws", '"{not json"', '"7"'], ids=["no storage", "damaged", "not a list"])
+def test_a_browser_that_keeps_nothing_or_nonsense_is_no_error(visit: Visit, address: str, kept: str) -> None:
+    key = "llm-42-days:finished"
+    get = "throw Error('no')" if kept == "throws" else f"return name === '{key}' ? {kept} : get.call(this, name)"
+    put = "throw Error('no')" if kept == "throws" else "return set.call(this, name, value)"
+    visit.page.add_init_script(
+        f"""const get = Storage.prototype.getItem, set = Storage.prototype.setItem;
+        Storage.prototype.getItem = function (name) {{ if (name !== '{key}') return get.call(this, name); {get}; }};
+        Storage.prototype.setItem = function (name, value) {{
+            if (name !== '{key}') return set.call(this, name, value); {put}; }};"""
+    )
+    visit.open(f"{address}/{DAY}.html")
+    visit.page.get_by_role("checkbox", name="I have finished this page").check()
+    says = visit.page.locator(".day-tick").get_by_role("status").inner_text()
+    assert ("keeps nothing" in says) == (kept == "throws")
+    assert visit.complaints == []
+
+
+@browser_only
+@pytest.mark.browser
+def test_arrow_keys_turn_the_pages(visit: Visit, address: str) -> None:
+    after = PAGES[PAGES.index(DAY) + 1]
+    visit.open(f"{address}/{DAY}.html")
+    for key, leads_to in [("ArrowRight", after), ("ArrowLeft", DAY)]:
+        visit.page.wait_for_load_state("networkidle")
+        visit.page.wait_for_timeout(500)  # a script of Sphinx rewrites the address, which would stop us on our way
+        visit.page.keyboard.press(key)
+        visit.page.wait_for_url(f"{address}/{leads_to}.html")
+
+
+@browser_only
+@pytest.mark.browser
+def test_the_search_finds_a_term_and_leads_to_it(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/search.html?q=perplexity")
+    found = visit.page.locator("#search-results li a")
+    found.first.wait_for(timeout=20_000)
+    assert any(f"{GLOSSARY}.html" in (link.get_attribute("href") or "") for link in found.all())
+
+
+@browser_only
+@pytest.mark.browser
+def test_code_can_be_copied(visit: Visit, address: str) -> None:
+    visit.open(f"{address}/{DAY}.html")
+    cells = visit.page.locator("div.cell_input:not(details *)")
+    assert cells.count() > 5
+    assert all(cell.locator("button.copybtn").count() == 1 for cell in cells.all())
+
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
+KINDS = [  # one page of every kind: a minute for all pages of a kind says the same again
+    "book/index",
+    "book/start/one_sitting",
+    DAY,
+    "book/tour/index",
+    GLOSSARY,
+    "book/reference/cheatsheet",
+    "book/reference/api",
+    "search",
+    "slides",
+]
+LOOKED_AT = KINDS if os.environ.get("COURSE_AXE") != "all" else [*PAGES, "search", "slides"]
+
+
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize("visit", [{}, DARK], indirect=True, ids=["light", "dark"])
+@pytest.mark.parametrize("name", LOOKED_AT)
+def test_axe_finds_no_barrier(visit: Visit, address: str, name: str) -> None:
+    """Nothing that axe-core calls serious or critical; `COURSE_AXE=all` looks at every page (half an hour)."""
+    visit.open(f"{address}/{name}.html")
+    theme = "dark" if visit.page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
+    visit.page.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+    visit.page.wait_for_timeout(300)  # colors fade
+    visit.page.evaluate(AXE)
+    found = visit.page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    barriers = {
+        v["id"]: [node["html"][:120] for node in v["nodes"]] for v in found if v["impact"] in ("serious", "critical")
+    }
+    assert barriers == {}

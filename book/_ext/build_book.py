@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+from archive import write_archive
 from course_cache import duration, fill_cache, indent
 from course_config import Course
 from deck import DeckError, tour_pages, write_deck
@@ -99,7 +100,9 @@ def build(course: Course, shown: Course | None = None) -> list[str]:
             write_deck(course, course.site_folder / "slides.html")
     except DeckError as error:
         return [str(error)]
-    return missing_pages(course)
+    if not (problems := missing_pages(course)):
+        write_archive(course)
+    return problems
 
 
 def build_edition(course: Course, edition: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Sphinx glue: every page leads to its notebook and its source, and to no other host by itself.
 
 - `{{ repository_url }}` and the like in a page become the addresses of `_config.yml`;
-- under the title of a page that runs code: open it in Colab, download the notebook, read the source;
+- under the title of a page that runs code: open it in Colab, download the notebook, read the source, and how
+  long reading takes;
 - the theme's own Colab and download buttons lead to the same notebook (they expect it beside the page);
 - what the theme loads for nothing is taken out: thebe, and the icon script (the icon font does the work).
 
@@ -19,6 +20,9 @@ from typing import Any
 from course_config import Course, is_executable
 from edition_text import edit
 from sphinx.application import Sphinx
+
+WORDS_A_MINUTE = 200  # of explaining prose; adults read stories a fifth faster (Brysbaert 2019)
+LINES_A_MINUTE = 15  # of code that one wants to understand: an estimate
 
 # The theme's icons come as a script (1.5 MB) and as a font; the font is enough. Its preloading is an error
 # in a page opened from disk.
@@ -44,6 +48,15 @@ def fix_buttons(app: Sphinx, pagename: str, _template: str, context: dict[str, A
                 button["url"] = course_of(app).colab_url(pagename)
 
 
+def reading_minutes(text: str) -> int:
+    """Minutes to read a page with its code, rounded to five, at least five."""
+    code = re.findall(r"^```\{code-cell\}.*?$(.*?)^```", text, re.M | re.S)
+    lines = sum(bool(line.strip()) for part in code for line in part.split("\n"))
+    prose = re.sub(r"\A---.*?^---$|^```\{code-cell\}.*?^```", "", text, flags=re.M | re.S)
+    minutes = len(prose.split()) / WORDS_A_MINUTE + lines / LINES_A_MINUTE
+    return max(5, round(minutes / 5) * 5)
+
+
 def add_lesson_links(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], doctree: object) -> None:
     """One line of links under the title."""
     course = course_of(app)
@@ -59,8 +72,9 @@ def add_lesson_links(app: Sphinx, pagename: str, _template: str, context: dict[s
     if course.edition == "student":  # the repository has the solutions
         links = [link for link in links if "_sources" in link[0]]
     line = "".join(f'<a href="{escape(url)}"{extra}>{text}</a>' for url, text, extra in links)
+    line += f'<span class="page-time">{reading_minutes(course.text(page))} minutes to read</span>'
     if course.edition == "instructor" and (seconds := course.page_seconds.get(pagename)) is not None:
-        line += f'<span class="page-seconds">Its cells ran in {seconds:.0f} s</span>'
+        line += f'<span class="page-time">Its cells ran in {seconds:.0f} s</span>'
     bar = f'<p class="lesson-links">{line}</p>'
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{bar}", 1)
 

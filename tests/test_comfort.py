@@ -1,0 +1,146 @@
+"""What makes the site comfortable: reading times, ticks, link previews, the page for wrong addresses, the archive."""
+
+from __future__ import annotations
+
+import ast
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+from api import Entry, entries
+from archive import archive_name, write_archive
+from course_config import Course
+from course_links import LINES_A_MINUTE, WORDS_A_MINUTE, reading_minutes
+from docutils.core import publish_doctree
+from not_found import from_the_root
+from page_times import table
+from progress_ticks import days
+from social_card import LENGTH, description, draw_picture
+
+COURSE = Course()
+CELL = "```{code-cell} ipython3\n" + "x = 1\n" * LINES_A_MINUTE * 10 + "```\n"
+
+
+def test_reading_takes_longer_with_more_words_and_with_more_code() -> None:
+    prose = "word " * WORDS_A_MINUTE * 20
+    assert reading_minutes(prose) == 20
+    assert reading_minutes(f"---\nkernelspec: x\n---\n{prose}\n{CELL}") == 30
+    assert reading_minutes("A short page.") == 5
+
+
+def test_every_day_can_be_ticked_and_nothing_else() -> None:
+    found = days(COURSE)
+    names = [day["name"] for day in found]
+    assert names[:42] == [f"day{n:02}" for n in range(1, 43)] and names[42] == "speedrun"
+    assert all(name.startswith("tour") for name in names[43:])
+    assert len(set(names)) == len(names)
+    assert {day["row"] for day in found[:7]} == {"Week 1"} and found[-1]["row"] == "The tour"
+    page = "book/week2/day09_self_attention.html"
+    assert found[8] == {"name": "day09", "row": "Week 2", "label": "day 9", "page": page}
+
+
+@pytest.mark.parametrize(
+    ("html", "fixed"),
+    [
+        ('<a href="book/index.html#x">', '<a href="/site/book/index.html#x">'),
+        ('<html data-content_root="./" >', '<html data-content_root="/site/" >'),
+        ('<script src="_static/a.js?v=1">', '<script src="/site/_static/a.js?v=1">'),
+        ('<a href="#main">', None),
+        ('<a href="https://example.org/">', None),
+        ('<img src="data:image/png;base64,x">', None),
+        ('<a href="/site/already">', None),
+    ],
+)
+def test_links_of_the_page_for_wrong_addresses_start_at_the_root(html: str, fixed: str | None) -> None:
+    assert from_the_root(html, "/site/") == (fixed or html)
+
+
+def test_a_page_is_described_by_its_first_paragraph() -> None:
+    text = "Title\n=====\n\n.. note::\n\n   Not this.\n\nThis is\nwhat it *says*.\n\nNot this.\n"
+    assert description(publish_doctree(text)) == "This is what it says."
+    long = description(publish_doctree("Title\n=====\n\n" + "many words " * 60))
+    assert len(long) <= LENGTH and long.endswith("words…")
+    assert description(publish_doctree("Title\n=====\n")) == ""
+
+
+def test_the_picture_of_a_link_has_the_size_that_is_asked_for(tmp_path: Path) -> None:
+    draw_picture(tmp_path / "a.png", "A title: and more")
+    data = (tmp_path / "a.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert [int.from_bytes(data[i : i + 4]) for i in (16, 20)] == [1200, 630]
+    draw_picture(tmp_path / "b.png", "A title: and more")
+    assert (tmp_path / "b.png").read_bytes() == data
+
+
+def test_the_archive_holds_the_site_and_not_itself(tmp_path: Path) -> None:
+    (tmp_path / "_config.yml").write_text("repository: {url: https://github.com/someone/my-book}\n")
+    course = Course(tmp_path)
+    (course.site_folder / "book").mkdir(parents=True)
+    (course.site_folder / "index.html").write_text("<p>Hello")
+    (course.site_folder / "book" / "one.html").write_text("<p>One")
+    packed = write_archive(course)
+    first = packed.read_bytes()
+    assert packed.name == archive_name(course) == "my-book.zip"
+    with zipfile.ZipFile(packed) as archive:
+        assert archive.namelist() == ["my-book/book/one.html", "my-book/index.html"]
+        assert archive.read("my-book/index.html") == b"<p>Hello"
+    assert write_archive(course).read_bytes() == first
+
+
+def test_the_table_of_times_has_a_line_for_every_page_with_code() -> None:
+    lines = table(COURSE)
+    assert len(lines) == len(COURSE.lessons) + 3
+    for page, line in zip(COURSE.lessons, lines[2:-1], strict=True):
+        assert re.fullmatch(rf"\| \{{doc\}}`/{COURSE.docname(page)}` \| \d+ \| \d* \|", line)
+
+
+SOURCE = '''
+class Tokenizer(Base):
+    """Cuts text."""
+
+    def __init__(self, chars: str = "ab") -> None:
+        """Not shown: it is the signature of the class."""
+
+    @property
+    def size(self) -> int:
+        """How many."""
+
+    @classmethod
+    def train(cls, text: str, *, quick: bool = False) -> "Tokenizer":
+        """Learn."""
+
+    def _hidden(self):
+        """No."""
+
+    def silent(self):
+        pass
+
+class Plain(NamedTuple):
+    """Two numbers."""
+
+def split(x: int, /, *rest: str) -> list[int]:
+    """Cut `x`."""
+
+def undocumented():
+    pass
+'''
+
+
+def test_the_reference_lists_what_is_public_and_says_what_it_does() -> None:
+    assert list(entries(ast.parse(SOURCE))) == [
+        Entry("Tokenizer", "", "class Tokenizer(chars: str='ab')", "Cuts text."),
+        Entry("size", "Tokenizer", "size: int", "How many."),
+        Entry("train", "Tokenizer", "train(text: str, *, quick: bool=False) -> 'Tokenizer'", "Learn."),
+        Entry("Plain", "", "class Plain(NamedTuple)", "Two numbers."),
+        Entry("split", "", "split(x: int, /, *rest: str) -> list[int]", "Cut `x`."),
+    ]
+
+
+def test_the_reference_names_every_file_of_the_package() -> None:
+    """But those that only others lean on, and the command line, which `--help` explains."""
+    page = (COURSE.book / "reference" / "api.md").read_text("utf-8")
+    shown = re.findall(r"```\{api\} (\w+)\n```", page)
+    files = {path.stem for path in (COURSE.root / "llmcourse").glob("*.py")} - {"__init__", "__main__"}
+    assert files - set(shown) == {"cli", "figure", "files", "frame"}
+    assert re.findall(r"## `llmcourse\.(\w+)`", page) == shown
