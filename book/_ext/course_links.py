@@ -2,7 +2,7 @@
 
 - `{{ repository_url }}` and the like in a page become the addresses of `_config.yml`;
 - under the title of a page that runs code: open it in Colab, download the notebook, read the source, and how
-  long reading takes;
+  long reading takes; on the front page also the whole book as one file;
 - the theme's own Colab and download buttons lead to the same notebook (they expect it beside the page);
 - what the theme loads for nothing is taken out: thebe, and the icon script (the icon font does the work).
 
@@ -17,8 +17,10 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from archive import archive_name
 from course_config import Course, is_executable
 from edition_text import edit
+from progress_ticks import FRONT
 from sphinx.application import Sphinx
 
 WORDS_A_MINUTE = 200  # of explaining prose; adults read stories a fifth faster (Brysbaert 2019)
@@ -71,6 +73,8 @@ def add_lesson_links(app: Sphinx, pagename: str, _template: str, context: dict[s
     ]
     if course.edition == "student":  # the repository has the solutions
         links = [link for link in links if "_sources" in link[0]]
+    if pagename == FRONT:
+        links.append((f"{up}{archive_name(course)}", "The whole book as one file", " download"))
     line = "".join(f'<a href="{escape(url)}"{extra}>{text}</a>' for url, text, extra in links)
     line += f'<span class="page-time">{reading_minutes(course.text(page))} minutes to read</span>'
     if course.edition == "instructor" and (seconds := course.page_seconds.get(pagename)) is not None:
