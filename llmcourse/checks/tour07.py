@@ -99,15 +99,15 @@ def diagnose(got: Tensor, q: Tensor, k: Tensor, v: Tensor) -> None:
     late = (q @ kk.mT / math.sqrt(D)).softmax(-1) * past
     zero = (q @ kk.mT / math.sqrt(D)).masked_fill(~past, 0.0).softmax(-1)
     turn = torch.arange(H) % G
-    mean = [t.mean(1, keepdim=True).expand(-1, H, -1, -1) for t in (k, v)]
-    first = [t[:, :1].expand(-1, H, -1, -1) for t in (k, v)]
+    mean_k, mean_v = (t.mean(1, keepdim=True).expand(-1, H, -1, -1) for t in (k, v))
+    first_k, first_v = (t[:, :1].expand(-1, H, -1, -1) for t in (k, v))
     named = [
         (attend(q, k[:, turn], v[:, turn]), "Your heads take the groups in turn, 0 1 2 0 1 2: that is repeat. "
          "Neighbors share a group, 0 0 1 1 2 2: repeat_interleave."),
         (attend(q, kk, v[:, turn]), "The keys are shared rightly, but the values are taken in another order."),
         (attend(q, k[:, turn], vv), "The values are shared rightly, but the keys are taken in another order."),
-        (attend(q, *mean), "You average the groups, so that all heads read the same: each group keeps its own keys."),
-        (attend(q, *first), "All heads read group 0: that is multi-query attention, and the other groups are lost."),
+        (attend(q, mean_k, mean_v), "You average the groups, so that all heads read the same: each has its own keys."),
+        (attend(q, first_k, first_v), "All heads read group 0: that is multi-query; the other groups are lost."),
         (attend(q, kk, vv, kind="all"), "Nothing hides the future: each word may see itself and those before it."),
         (attend(q, kk, vv, kind="future"), "The mask is the wrong way round: words see what comes, not what was."),
         (attend(q, kk, vv, kind="before"), "A word may not see itself in your mask: the diagonal belongs to the past."),

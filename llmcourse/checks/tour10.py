@@ -61,8 +61,8 @@ def check_patches(learner: Patches) -> None:
     got = call(learner, images=whole, size=SIZE)
     if got.dtype != whole.dtype:
         raise Wrong("Your result has another dtype than the picture: cutting moves pixels and computes nothing.")
-    for shape in ((7, 8), (8, 7), (8, 18), (2, 2)):
-        refuses(learner, *shape)
+    for height, width in ((7, 8), (8, 7), (8, 18), (2, 2)):
+        refuses(learner, height, width)
 
 
 def value(learner: Patches, images: Tensor, size: int, pixels: int) -> Tensor:
