@@ -31,7 +31,7 @@ def root() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """After the lessons were tested: the table of them, also in `_build/reports/lessons.md`."""
+    """After the lessons and the site were tested: the tables of them, also in `_build/reports`."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     if any("test_lessons.py" in report.nodeid for report in reports):
         from course_config import Course
@@ -39,6 +39,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
         terminalreporter.section("lessons")
         terminalreporter.write_line(write_table(Course()))
+    site = ROOT / "_build" / "reports" / "site.md"
+    if site.exists() and any("test_site.py" in report.nodeid for report in reports):
+        terminalreporter.section("pages on a phone")
+        terminalreporter.write_line(site.read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from docutils.core import publish_doctree
 from not_found import from_the_root
 from page_times import table
 from progress_ticks import days
+from reliability import TOPICS, equalities, of_lessons, promises
 from social_card import LENGTH, description, draw_picture
 
 COURSE = Course()
@@ -144,3 +145,59 @@ def test_the_reference_names_every_file_of_the_package() -> None:
     files = {path.stem for path in (COURSE.root / "llmcourse").glob("*.py")} - {"__init__", "__main__"}
     assert files - set(shown) == {"cli", "figure", "files", "frame"}
     assert re.findall(r"## `llmcourse\.(\w+)`", page) == shown
+
+
+TESTS = '''
+import pytest
+
+@pytest.mark.promise("Bad input", "B.")
+@pytest.mark.parametrize("x", [1])
+def test_b(x): ...
+
+@pytest.mark.promise("Faults", "A.")
+def test_a(): ...
+
+@pytest.mark.slow
+def test_c(): ...
+'''
+
+
+def test_promises_are_read_from_the_tests_by_topic(tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text(TESTS)
+    found = promises(tmp_path)
+    assert [(p.topic, p.sentence, p.line, p.test) for p in found] == [
+        ("Faults", "A.", 9, "test_a"),
+        ("Bad input", "B.", 6, "test_b"),
+    ]
+    (tmp_path / "test_y.py").write_text(TESTS.replace("Faults", "Fruits"))
+    with pytest.raises(ValueError, match=r"promises something about 'Fruits'; known: Faults, "):
+        promises(tmp_path)
+
+
+def test_every_topic_has_promises_and_each_is_a_sentence_said_once() -> None:
+    found = promises(COURSE.root / "tests")
+    assert {promise.topic for promise in found} == set(TOPICS)
+    sentences = [promise.sentence for promise in found]
+    assert len(set(sentences)) == len(sentences)
+    assert [s for s in sentences if not re.fullmatch(r"[A-Z`].*[.]", s) or "|" in s] == []
+
+
+ASSERTING = """
+torch.testing.assert_close(mine(x), theirs(x))
+assert torch.equal(a[0], b) and ids == tiktoken.encode(text)
+same = torch.allclose(c, d)
+assert torch.allclose(e, f, atol=1e-5), "differs"
+assert n == 3 and g < h and len(i) == len(j)
+assert torch.equal(k, l) or m
+"""
+
+
+def test_equalities_are_what_a_cell_asserts_to_be_the_same() -> None:
+    expected = [("mine(x)", "theirs(x)"), ("a[0]", "b"), ("ids", "tiktoken.encode(text)"), ("e", "f")]
+    assert list(equalities(ASSERTING)) == expected
+
+
+def test_nearly_every_day_proves_what_it_builds() -> None:
+    found = of_lessons(COURSE)
+    days = [name for name in map(COURSE.docname, COURSE.lessons) if re.search(r"/day\d\d", name)]
+    assert len([day for day in days if found.get(day)]) >= 0.9 * len(days)

@@ -216,6 +216,7 @@ def test_keys_and_buttons_turn_the_slides_and_words_explain_themselves(tour: Tou
     context.close()
 
 
+@pytest.mark.promise("The site", "Without JavaScript all slides of the tour can be read.")
 @pytest.mark.browser
 def test_without_a_script_all_slides_stand_below_each_other(tour: Tour, browser: Callable[..., Any]) -> None:
     tour.write()

@@ -185,6 +185,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 # ---- The student edition ----------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("The site", "No page, notebook or search index of the student edition holds a line of a solution.")
 def test_no_file_of_the_student_edition_has_a_word_of_a_solution(built: Built) -> None:
     files = built.files("student")
     assert any(name.endswith("searchindex.js") for name in files)

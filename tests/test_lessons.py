@@ -21,6 +21,7 @@ from lesson_standard import over_budget, pages, problems, table, write_table
 COURSE = Course()
 
 
+@pytest.mark.promise("The site", "Every number in the text of a lesson was printed by one of its cells.")
 @pytest.mark.parametrize("page", pages(COURSE), ids=COURSE.docname)
 def test_a_lesson_is_as_the_standard_wants_it(page: Path) -> None:
     found = problems(COURSE, page)

@@ -54,6 +54,7 @@ def load(docname: str) -> nbformat.NotebookNode:
 # ---- The notebooks of this repository ----------------------------------------------------------------
 
 
+@pytest.mark.promise("The site", "The notebooks are in step with the pages.")
 def test_notebooks_are_in_step_with_the_lessons() -> None:
     problems = find_differences(COURSE)
     assert not problems, "run `make notebooks`:\n" + "\n".join(problems)
@@ -92,6 +93,7 @@ def test_a_page_names_only_what_it_defined(docname: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.promise("Versions", "A notebook installs the course on Colab only, and leaves torch and numpy alone.")
 @pytest.mark.parametrize("docname", LESSONS)
 def test_the_setup_cell_comes_first_and_touches_neither_torch_nor_numpy(docname: str) -> None:
     cell = load(docname).cells[0]
@@ -173,6 +175,7 @@ def outputs(notebook: nbformat.NotebookNode | None) -> list[list[nbformat.Notebo
     return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
 
 
+@pytest.mark.promise("The site", "What a page shows is what its cells printed in the run that was tested.")
 def test_what_passed_under_nbval_is_what_the_page_shows(tiny: Course, capsys: pytest.CaptureFixture[str]) -> None:
     page, path = tiny.lessons[0], tiny.notebook_path("book/one")
     write_all(tiny, jobs=1, keep_cache=False)
@@ -205,6 +208,7 @@ def test_what_passed_under_nbval_is_what_the_page_shows(tiny: Course, capsys: py
     assert "All 1 pages with code have been run before" in capsys.readouterr().out
 
 
+@pytest.mark.promise("The site", "An output that differs from the stored one fails the tests.")
 def test_nbval_accepts_what_was_stored_and_catches_every_planted_difference(tiny: Course) -> None:
     assert write_all(tiny, jobs=1, keep_cache=False) == []
     path = tiny.notebook_path("book/one")

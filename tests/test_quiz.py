@@ -84,6 +84,7 @@ def test_a_quiz_has_the_right_length_and_explains_every_choice(name: str) -> Non
     assert len({q.text for q in found.questions}) == len(found.questions)
 
 
+@pytest.mark.promise("The site", "The numbers of the quizzes are computed, not typed.")
 @pytest.mark.parametrize("name", names())
 def test_stored_numbers_are_what_their_expressions_give(name: str) -> None:
     for q in quiz(name).questions:
@@ -227,6 +228,7 @@ def test_every_choice_and_every_number_gets_its_own_reply(open_page: Open) -> No
     assert page.url.endswith("page0.html")  # sending a number does not leave the page
 
 
+@pytest.mark.promise("The site", "A quiz can be taken with the keyboard alone.")
 @browser_only
 @pytest.mark.browser
 def test_the_quiz_can_be_taken_with_the_keyboard_alone_and_keeps_the_score(open_page: Open) -> None:
@@ -280,6 +282,7 @@ def test_a_small_number_may_have_a_decimal_comma(open_page: Open, typed: str) ->
     assert said(form).startswith("Right.")
 
 
+@pytest.mark.promise("Strangers' files", "The text of a quiz cannot become part of the page as code.")
 @browser_only
 @pytest.mark.browser
 def test_text_of_a_quiz_cannot_become_part_of_the_page(open_page: Open) -> None:
@@ -308,6 +311,7 @@ def test_two_copies_of_a_quiz_do_not_share_their_answers(open_page: Open) -> Non
     assert page.locator(".lc-score").all_inner_texts() == ["1 of 12 right, 11 to go", "0 of 12 right, 11 to go"]
 
 
+@pytest.mark.promise("The site", "Without JavaScript all answers of a quiz can be opened.")
 @browser_only
 @pytest.mark.browser
 def test_without_javascript_all_answers_can_be_opened(open_page: Open) -> None:

@@ -127,6 +127,7 @@ def test_a_page_has_one_title_and_loads_nothing_from_elsewhere(docname: str) -> 
     assert [asset for asset in found.assets if urlsplit(asset).netloc] == []
 
 
+@pytest.mark.promise("The site", "Every link within the book leads to a page, and to a place on it, that exists.")
 @pytest.mark.parametrize("docname", PAGES)
 def test_links_and_files_of_a_page_exist(docname: str) -> None:
     found = page(docname)
@@ -148,6 +149,7 @@ def test_the_link_checker_finds_what_is_broken(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.promise("The site", "Every picture says in words what it shows.")
 @pytest.mark.parametrize("docname", PAGES)
 def test_pictures_say_what_they_show(docname: str) -> None:
     found = page(docname)
@@ -159,6 +161,7 @@ def test_pictures_say_what_they_show(docname: str) -> None:
         assert figure.get("role") == "img" and (figure.get("aria-label") or "").strip()
 
 
+@pytest.mark.promise("The site", "Each lesson opens in Colab as the notebook that is kept beside it.")
 @pytest.mark.parametrize("docname", LESSONS)
 def test_colab_opens_a_notebook_that_exists(docname: str) -> None:
     links = {link for link in page(docname).links if "colab.research.google.com" in link}
@@ -282,6 +285,7 @@ PHONE = {"width": 390, "height": 844}
 # Loading a page costs seconds, asking it something costs nothing: two visits answer all that is asked of every page.
 
 
+@pytest.mark.promise("Network and privacy", "A page of this site asks no other host for anything.")
 @browser_only
 @pytest.mark.browser
 @pytest.mark.parametrize("docname", PAGES)
@@ -383,6 +387,7 @@ def test_the_keyboard_reaches_the_glossary_filter(visit: Visit, address: str) ->
     assert " of " in visit.page.get_by_role("status").inner_text()
 
 
+@pytest.mark.promise("The site", "Without JavaScript the glossary is whole.")
 @browser_only
 @pytest.mark.browser
 @pytest.mark.parametrize("visit", [{"java_script_enabled": False}], indirect=True, ids=["no-js"])
@@ -433,6 +438,7 @@ def test_figures_fit_the_column(visit: Visit, address: str) -> None:
 DAY = "book/week2/day09_self_attention"
 
 
+@pytest.mark.promise("Network and privacy", "The days you tick stay in your browser; nothing is sent.")
 @browser_only
 @pytest.mark.browser
 def test_a_finished_day_is_ticked_marked_and_counted_in_this_browser_only(visit: Visit, address: str) -> None:
@@ -460,6 +466,7 @@ def test_a_finished_day_is_ticked_marked_and_counted_in_this_browser_only(visit:
     assert visit.complaints == []
 
 
+@pytest.mark.promise("The site", "A browser that keeps nothing, or something damaged, still shows every page.")
 @browser_only
 @pytest.mark.browser
 @pytest.mark.parametrize("kept", ["throws", '"{not json"', '"7"'], ids=["no storage", "damaged", "not a list"])
@@ -510,7 +517,6 @@ def test_code_can_be_copied(visit: Visit, address: str) -> None:
     assert all(cell.locator("button.copybtn").count() == 1 for cell in cells.all())
 
 
-AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 KINDS = [  # one page of every kind: a minute for all pages of a kind says the same again
     "book/index",
     "book/start/one_sitting",
@@ -522,9 +528,58 @@ KINDS = [  # one page of every kind: a minute for all pages of a kind says the s
     "search",
     "slides",
 ]
+
+# What a page feels like is what a browser measures while it loads; Lighthouse adds up the same numbers.
+OBSERVE = """
+window.seen = {shift: 0, blocked: 0, largest: 0};
+const watch = (type, add) =>
+    new PerformanceObserver(list => list.getEntries().forEach(add)).observe({type, buffered: true});
+watch('layout-shift', entry => { if (!entry.hadRecentInput) seen.shift += entry.value; });
+watch('longtask', entry => { seen.blocked += Math.max(0, entry.duration - 50); });
+watch('largest-contentful-paint', entry => { seen.largest = entry.startTime; });
+"""
+MEASURED = """() => ({...seen, first: performance.getEntriesByName('first-contentful-paint')[0].startTime,
+    loaded: performance.getEntriesByType('navigation')[0].loadEventEnd,
+    elements: document.querySelectorAll('*').length})"""
+
+
+@pytest.mark.promise("The site", "On a phone a page stands still while it loads (a layout shift below 0.1).")
+@browser_only
+@pytest.mark.browser
+def test_nothing_jumps_while_a_page_loads_and_the_report_says_how_quick_it_is(browser: Browser, address: str) -> None:
+    """Milliseconds are of this machine and only written down, in `_build/reports/site.md`; a jump is one everywhere."""
+    lines = [
+        "| Page | Files | kB, gzipped | Elements | First paint | Largest paint | Loaded | Blocked | Jumps |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    jumping = {}
+    for name in KINDS:
+        context = browser.new_context(viewport=PHONE)  # a phone has the least room, so there most can move
+        window, files = context.new_page(), set()
+        window.add_init_script(OBSERVE)
+        window.on("request", lambda request, files=files: files.add(SITE / urlsplit(request.url).path.lstrip("/")))
+        window.goto(f"{address}/{name}.html", wait_until="networkidle")
+        window.wait_for_function("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        seen = window.evaluate(MEASURED)
+        kilobytes = gzipped(*(path.read_bytes() for path in files if path.is_file())) / 1000
+        times = " | ".join(f"{seen[what]:.0f} ms" for what in ("first", "largest", "loaded", "blocked"))
+        lines.append(
+            f"| {name} | {len(files)} | {kilobytes:.0f} | {seen['elements']:,} | {times} | {seen['shift']:.3f} |"
+        )
+        if seen["shift"] > 0.1:  # what Lighthouse calls good
+            jumping[name] = seen["shift"]
+        context.close()
+    report = COURSE.build_folder / "reports" / "site.md"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert jumping == {}
+
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
 LOOKED_AT = KINDS if os.environ.get("COURSE_AXE") != "all" else [*PAGES, "search", "slides"]
 
 
+@pytest.mark.promise("The site", "On every kind of page axe-core finds no serious barrier, in the light and in the dark.")
 @browser_only
 @pytest.mark.browser
 @pytest.mark.parametrize("visit", [{}, DARK], indirect=True, ids=["light", "dark"])

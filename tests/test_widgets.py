@@ -296,6 +296,7 @@ browser_only = pytest.mark.usefixtures("browser")
 Open = Callable[..., Any]
 
 
+@pytest.mark.promise("Equality", "The sliders of the parameter counter give the count of the real model.")
 @browser_only
 @pytest.mark.browser
 def test_the_browser_counts_like_the_real_model(open_page: Open) -> None:
@@ -317,6 +318,7 @@ def shown_parameters(page: Any) -> tuple[str, list[str]]:
     return page.locator("[role=status]").inner_text(), [bar.split(" ")[0] for bar in bars]
 
 
+@pytest.mark.promise("The site", "Sliders can be moved with the keyboard.")
 @browser_only
 @pytest.mark.browser
 def test_the_sliders_change_the_count_by_keyboard_and_mouse(open_page: Open) -> None:
@@ -367,6 +369,7 @@ def test_heads_are_divisors_and_change_nothing(open_page: Open) -> None:
     assert heads.get_attribute("aria-valuetext") == "64"
 
 
+@pytest.mark.promise("Equality", "The temperature slider computes what Python computes.")
 @browser_only
 @pytest.mark.browser
 def test_the_temperature_slider_computes_what_python_computes(open_page: Open) -> None:
