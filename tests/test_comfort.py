@@ -17,7 +17,9 @@ from not_found import from_the_root
 from page_times import table
 from progress_ticks import days
 from reliability import TOPICS, equalities, of_lessons, promises
+from short_addresses import addresses
 from social_card import LENGTH, description, draw_picture
+from sphinx.errors import ExtensionError
 
 COURSE = Course()
 CELL = "```{code-cell} ipython3\n" + "x = 1\n" * LINES_A_MINUTE * 10 + "```\n"
@@ -55,6 +57,25 @@ def test_every_day_can_be_ticked_and_nothing_else() -> None:
 )
 def test_links_of_the_page_for_wrong_addresses_start_at_the_root(html: str, fixed: str | None) -> None:
     assert from_the_root(html, "/site/") == (fixed or html)
+
+
+def test_short_and_old_addresses_lead_to_pages() -> None:
+    short = addresses(COURSE, {})
+    assert short["day9"] == "book/week2/day09_self_attention" and short["tour11"] == "book/tour/tour11_reasoner"
+    assert len([name for name in short if name.startswith("day")]) == 42
+    assert addresses(COURSE, {"book/old": "book/index"}) == short | {"book/old": "book/index"}
+
+
+@pytest.mark.parametrize(
+    "moved, why",
+    [
+        ({"book/index": "book/reference/glossary"}, "book/index is still a page of _toc.yml"),
+        ({"book/old": "book/nowhere"}, "book/nowhere is no page of _toc.yml"),
+    ],
+)
+def test_a_move_that_cannot_be_stops_the_build(moved: dict[str, str], why: str) -> None:
+    with pytest.raises(ExtensionError, match=why):
+        addresses(COURSE, moved)
 
 
 def test_a_page_is_described_by_its_first_paragraph() -> None:

@@ -499,6 +499,17 @@ def test_arrow_keys_turn_the_pages(visit: Visit, address: str) -> None:
         visit.page.wait_for_url(f"{address}/{leads_to}.html")
 
 
+@pytest.mark.promise("The site", "A short address such as `day9.html` leads to that day.")
+@browser_only
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "visit, place", [({}, "#exercises"), ({"java_script_enabled": False}, "")], indirect=["visit"], ids=["js", "no-js"]
+)
+def test_a_short_address_leads_to_the_day(visit: Visit, address: str, place: str) -> None:
+    visit.page.goto(f"{address}/day9.html{place}")
+    visit.page.wait_for_url(f"{address}/{DAY}.html{place}")
+
+
 @browser_only
 @pytest.mark.browser
 def test_the_search_finds_a_term_and_leads_to_it(visit: Visit, address: str) -> None:
@@ -579,7 +590,7 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("ut
 LOOKED_AT = KINDS if os.environ.get("COURSE_AXE") != "all" else [*PAGES, "search", "slides"]
 
 
-@pytest.mark.promise("The site", "On every kind of page axe-core finds no serious barrier, in the light and in the dark.")
+@pytest.mark.promise("The site", "On every kind of page axe-core finds no serious barrier, in light and in dark.")
 @browser_only
 @pytest.mark.browser
 @pytest.mark.parametrize("visit", [{}, DARK], indirect=True, ids=["light", "dark"])
