@@ -5,6 +5,7 @@ Whole trainings against Hugging Face's models, sampling against `generate`, the 
 of each module. Run as a program this file is one of two processes that share a model (`shard`).
 """
 
+import itertools
 import math
 import os
 import random
@@ -236,17 +237,18 @@ def test_beams_of_one_length_equal_those_of_hugging_face(beam_size):
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_a_beam_wide_enough_for_all_texts_equals_hugging_faces_also_when_beams_end_early(length_penalty):
-    library = library_model("GPT2", vocab_size=4, std=0.5)
-    model, lengths = our_model(library, "GPT2", vocab_size=4), set()
-    for seed in range(6):
-        idx = prompts(1, 2, 4, seed)
+    lengths, not_greedy = set(), 0
+    for seed, family in itertools.product(range(5), SWITCHES):
+        library = library_model(family, vocab_size=4, std=0.5)
+        model, idx = our_model(library, family, vocab_size=4), prompts(1, 2, 4, seed)
         theirs = library_generate(
             library, idx, 3, num_beams=64, eos_token_id=1, length_penalty=length_penalty, early_stopping="never"
-        )  # fmt: skip
+        )
         text, _ = beam_search(model, idx, 3, 64, length_penalty, stop=1)
         assert torch.equal(text, theirs)
         lengths.add(text.shape[1])
-    assert len(lengths) > 1 or length_penalty == 0  # without a penalty the shortest text always wins
+        not_greedy += not torch.equal(text, generate(model, idx, 3, temperature=0, stop=1))
+    assert len(lengths) > 1 and not_greedy > 0
 
 
 def test_the_filters_keep_the_tokens_that_hugging_faces_keep():
