@@ -240,8 +240,11 @@ class Trainer:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.grad_clip or math.inf)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+        # The scaler judges each optimizer by its own gradients, but clipping has spread an overflow in one of them to
+        # all: with Muon and AdamW either both step or none.
+        if len(self.optimizers) == 1 or not self.scaler.is_enabled() or norm.isfinite():
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
         self.losses.append(loss_sum)
         self.step += 1
@@ -374,13 +377,15 @@ class Trainer:
         checkpoint.save(self.out_dir / "last.pt", self.model, self.tokenizer, state)
 
     def load(self, path: Path) -> None:
-        """Go on from `last.pt`, exactly where it stopped; refuses other settings, another model or other data."""
+        """Go on from `last.pt`, exactly where it stopped; refuses other settings, model, tokenizer or data."""
         saved = checkpoint.load(path)
         state, now = saved.training, asdict(self.config)
         if any(name not in state for name in STATE):
             raise CourseError(f"{path} holds a model but not the state of a training run: choose another folder.")
-        changed = [name for name in now if state["config"].get(name) != now[name]]
+        changed = [name for name in now | state["config"] if state["config"].get(name) != now.get(name)]
         changed += [] if saved.model.config == self.model.config else ["the model's configuration"]
+        before, after = (t.to_dict() if t else None for t in (saved.tokenizer, self.tokenizer))
+        changed += [] if before == after else ["the tokenizer"]
         changed += [] if state["data"] == self.data_id else ["the data"]
         changed += [] if len(state["processes"]) == self.world_size else ["the number of processes"]
         if changed:
@@ -391,7 +396,8 @@ class Trainer:
         self.model.load_state_dict(saved.model.state_dict())
         for optimizer, s in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(s)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # a run that began on a device without fp16 had no scale yet
+            self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["batches"])
         own = state["processes"][self.rank]
         set_random_state(self.device, own["random"])

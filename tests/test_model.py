@@ -196,6 +196,10 @@ def test_attention_maps_are_the_weights_that_the_forward_pass_uses(position, qk_
 
 @pytest.mark.parametrize("bias", BOTH)
 @pytest.mark.parametrize(("n_embd", "n_head"), [(8, 1), (12, 3), (32, 4)])
+@pytest.mark.promise(
+    "Equality",
+    "Attention gives the outputs and the attention maps of PyTorch's own `MultiheadAttention`.",
+)
 def test_attention_equals_multihead_attention_and_a_softmax_written_out(n_embd, n_head, bias):
     config = GPTConfig(V, BLOCK, 1, n_head, n_embd, position="none", bias=bias)
     ours = lively(CausalSelfAttention(config).eval())
@@ -239,6 +243,11 @@ def test_qk_norm_makes_attention_deaf_to_the_size_of_queries_and_keys():
 
 @pytest.mark.parametrize("norm_position", CHOICES["norm_position"])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.promise(
+    "Equality",
+    "A block of the model computes what PyTorch's own `TransformerEncoderLayer` computes with the same weights, "
+    "with the norms before or after each part.",
+)
 def test_a_block_equals_a_transformer_encoder_layer_of_pytorch(norm_position, activation):
     config = GPTConfig(V, BLOCK, 1, 2, WIDTH, norm_position=norm_position, activation=activation)
     ours = lively(Block(config).eval())
@@ -485,6 +494,11 @@ def hugging_face(seed=0, **changes):
         {"tie_word_embeddings": False},
         {"n_inner": 96, "activation_function": "gelu_pytorch_tanh"},
     ],
+)
+@pytest.mark.promise(
+    "Equality",
+    "With the weights of a Hugging Face GPT-2, the course's model gives the library's scores for every next token, "
+    "to within 0.0001.",
 )
 def test_logits_equal_those_of_hugging_faces_gpt2(changes):
     hf = hugging_face(**changes)

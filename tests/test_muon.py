@@ -16,6 +16,10 @@ def parameters(seed: int = 0) -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(0.02 * torch.randn(shape, generator=g)) for shape in SHAPES]
 
 
+@pytest.mark.promise(
+    "Equality",
+    "The course's Muon takes the steps of `torch.optim.Muon`, apart from the rounding of the latter's bfloat16.",
+)
 def test_it_takes_the_steps_of_pytorchs_muon():
     ours, theirs = parameters(), parameters()
     start = [p.detach().clone() for p in ours]

@@ -77,6 +77,10 @@ def test_probabilities_sum_to_one_after_every_context_seen_or_not(corpus, order,
 
 @settings(deadline=None, max_examples=100)
 @given(corpora(), st.integers(1, 5), DISCOUNTS, st.data())
+@pytest.mark.promise(
+    "Equality",
+    "The n-gram baseline gives the probabilities of the textbook formula, computed independently with dictionaries.",
+)
 def test_equals_the_naive_dictionary_implementation(corpus, order, discount, draw):
     ids, vocab_size = corpus
     new = draw.draw(st.lists(st.integers(0, vocab_size - 1), min_size=1, max_size=12))

