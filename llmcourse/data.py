@@ -190,8 +190,9 @@ def _download(url: str, part: Path, corpus: Corpus) -> str:
                     file.write(block)
         fault = _fault(part.read_bytes(), corpus)
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of an address that is none
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # ours, not the server's
-            raise WriteError(f"Cannot write {part} ({os.strerror(error.errno)}): free some space.") from error
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # our fault, not the server's
+            raise WriteError(f"Cannot write {part} ({os.strerror(code)}): free some space.") from error
         return str(getattr(error, "reason", None) or error)
     if fault and part.stat().st_size >= corpus.size:
         part.unlink()

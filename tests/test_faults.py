@@ -179,7 +179,7 @@ def test_what_is_killed_at_random_ends_as_if_nothing_had_happened(tmp_path):
     assert done["killed"] >= KILLS
     for name in JOBS:
         whole = outcome(tmp_path / "0" / name)
-        assert len(whole) > 1
+        assert whole
         for attempt in range(1, done["attempts"] + 1):
             killed = outcome(tmp_path / str(attempt) / name)
             assert killed == whole, (name, attempt, seed)
@@ -279,7 +279,7 @@ def failing(function: Callable, left: Iterator[int]) -> Callable:
     "there is space again, it goes on to the same result.",
 )
 def test_a_disk_that_fills_up_at_any_write_of_a_run_costs_nothing(tmp_path, monkeypatch):
-    options = {"optimizer": "muon", "max_steps": 8, "eval_interval": 4, "checkpoint_interval": 3, "log_interval": 2}
+    options = {"max_steps": 8, "eval_interval": 4, "checkpoint_interval": 3, "log_interval": 2}
     expected = untimed(make_trainer(tmp_path / "whole", **options).run())
     for n in range(100):
         left, folder = itertools.count(n, -1), tmp_path / str(n)
