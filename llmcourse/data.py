@@ -13,6 +13,7 @@ Whichever way it comes, its sha256 is checked first: everybody trains on the sam
 
 import contextlib
 import difflib
+import errno
 import hashlib
 import http.client
 import importlib.util
@@ -188,7 +189,10 @@ def _download(url: str, part: Path, corpus: Corpus) -> str:
                 while file.tell() <= corpus.size and (block := response.read1(1 << 16)):
                     file.write(block)
         fault = _fault(part.read_bytes(), corpus)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of an address that is none
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # our fault, not the server's
+            raise WriteError(f"Cannot write {part} ({os.strerror(code)}): free some space.") from error
         return str(getattr(error, "reason", None) or error)
     if fault and part.stat().st_size >= corpus.size:
         part.unlink()
@@ -237,7 +241,7 @@ def _rebuild_shakespeare() -> bytes | None:
     try:
         for play in _PLAYS:
             lines += _speeches((root / f"{play}.md").read_text(encoding="utf-8"))
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
     lines = lines[1:40_001]  # no blank line in front; the fragment of The Tempest ends at line 40,000
     return "\n".join(_apply_patch(lines, json.loads(_PATCH.read_text(encoding="utf-8")))).encode("utf-8")

@@ -26,6 +26,7 @@ from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.figure import Figure
 
 from llmcourse.errors import CourseError
+from llmcourse.files import atomic_file
 
 INK = "#000000"
 # Okabe & Ito (2008), told apart under every common color blindness. Their yellow is left out (contrast 1.3
@@ -82,7 +83,8 @@ class PageFigure:
             raise CourseError(f"Cannot save a figure as '{path}'; use a name that ends in .svg.")
         ink = "<style>:root{color:#222}@media(prefers-color-scheme:dark){:root{color:#ddd}}</style>"
         svg = self.svg.replace("font-family:inherit", "font-family:sans-serif", 1).replace(">", ">" + ink, 1)
-        Path(path).write_text(svg, encoding="utf-8")
+        with atomic_file(path) as file:
+            file.write(svg.encode())
 
 
 def show(fig: Figure | Axes | None = None, *, alt: str, caption: str | None = None) -> PageFigure | None:

@@ -7,11 +7,12 @@ moment there is either the old file or the new one. And whatever stands in the w
 
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import CourseError
 
@@ -63,6 +64,38 @@ def remove_unfinished(folder: str | Path) -> None:
     """Delete what killed programs left half-written in `folder`; only for a folder that one program writes to."""
     for path in Path(folder).glob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Use `folder`, which is made if need be, as the only program that asks for it; one that is killed lets go.
+
+    Raises CourseError if another one has it. Where the system has no such locks (Windows, some network drives),
+    nobody is kept out.
+    """
+    with writing(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = None
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CourseError(
+                    f"Another program is training in {folder}: wait for its end, or choose another folder."
+                ) from None
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def plain(data: Any) -> Any:
+    """`data` as strict JSON can hold it: numbers that are none (nan, infinite) become None, which is written null."""
+    return json.loads(json.dumps(data), parse_constant=lambda name: None)
 
 
 def sha256(path: str | Path) -> str:

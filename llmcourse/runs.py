@@ -7,6 +7,7 @@ files and say which machine made them. A run that nobody has recorded is missing
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 from . import __version__, checkpoint, recipes
 from .device import describe, pick_device
 from .errors import CourseError
-from .files import atomic_file, sha256
+from .files import atomic_file, plain, sha256
 from .model import GPT
 from .sampler import generate_text
 from .tokenizer import CharTokenizer
@@ -50,7 +51,7 @@ class Run:
     @property
     def best_loss(self) -> float:
         """Lowest validation loss of the log, whole validation split."""
-        return min(r["val_loss"] for r in self.log if "val_loss" in r)
+        return min((r["val_loss"] for r in self.log if "val_loss" in r), key=lambda loss: (math.isnan(loss), loss))
 
     @property
     def samples(self) -> list[tuple[int, str]]:
@@ -81,8 +82,10 @@ def load(name: str, folder: Path = FOLDER) -> Run:
         recorded = ", ".join(names(folder)) or "none"
         raise CourseError(f"Run {name!r} has not been recorded: {known}. Recorded: {recorded}.")
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as e:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        log = [{k: math.nan if v is None else v for k, v in record.items()} for record in content["log"]]
+        return Run(**content | {"log": log})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise CourseError(f"{path} is damaged or from another version of the course: record the run again.") from e
 
 
@@ -134,6 +137,8 @@ def record(
     log = trainer.run()
     weights: dict[str, str | int] | None = None
     if recipe.ship_weights:
+        if not (out_dir / "best.pt").exists():  # the last attempt was killed while it removed its files
+            raise CourseError(f"{out_dir} lacks best.pt, so its run is of no use: delete the folder and record again.")
         best, path = checkpoint.load(out_dir / "best.pt"), folder / f"{name}.pt"
         checkpoint.save(path, best.model, tokenizer, dtype=torch.float16)
         weights = {"file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
@@ -151,9 +156,9 @@ def record(
         weights=weights,
     )
     with atomic_file(folder / f"{name}.json") as file:
-        file.write((json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(plain(asdict(run)), indent=1, ensure_ascii=False) + "\n").encode())
     for part in ("best.pt", "log.jsonl", "last.pt"):  # and nothing else that may lie in this folder
-        (out_dir / part).unlink()
+        (out_dir / part).unlink(missing_ok=True)
     if not any(out_dir.iterdir()):
         out_dir.rmdir()
     return run

@@ -30,7 +30,7 @@ from .data import Tokens, get_batch
 from .device import PRECISIONS, join_process_group, precision_policy, random_state, set_random_state, synchronize
 from .errors import CourseError
 from .evaluation import checked_ids, evaluate, fingerprint
-from .files import atomic_file, remove_unfinished, writing
+from .files import alone, atomic_file, plain, remove_unfinished, writing
 from .model import GPT
 from .muon import Muon
 from .tokenizer import Tokenizer
@@ -163,7 +163,8 @@ class Trainer:
     record a line). A record has step, tokens, lr, loss (mean of the steps since the last record, nats per token),
     grad_norm (before clipping), seconds (of everything: steps, evaluations, files), tokens_per_second (of the
     steps alone, since the last record), and val_loss where the model was evaluated; `on_eval` may add more there,
-    such as a sample of text. A first record gives the val_loss before any training.
+    such as a sample of text. A first record gives the val_loss before any training. In the file, which is strict
+    JSON, nan and infinity stand as null.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class Trainer:
         self.optimizers = configure_optimizers(self.model, config)
         self.generator = torch.Generator().manual_seed(config.seed)  # draws the batches, and nothing else
         self.step, self.seconds, self.best_loss, self.bad_evals = 0, 0.0, math.inf, 0
+        self.begun = False  # whether what `out_dir` holds is this run
         self.log: list[Record] = []
         self.losses: list[Tensor] = []  # of the steps since the last record, still on the device
         net: torch.nn.Module = torch.compile(self.model) if config.compile else self.model  # type: ignore[assignment]
@@ -253,12 +255,19 @@ class Trainer:
     # ---- the loop -----------------------------------------------------------------------------------------
 
     def run(self) -> list[Record]:
-        """Train to `max_steps` (or until patience runs out) and return the log."""
+        """Train to `max_steps` (or until patience runs out) and return the log.
+
+        Raises CourseError if the run diverges: from weights that are no numbers every step leads to such weights.
+        """
         c, start = self.config, time.perf_counter() - self.seconds
-        self.begin()
-        self.model.train()
         silent: Record = {} if self.show else {"disable": True}  # a bar that is wanted still obeys TQDM_DISABLE
-        with tqdm(total=c.max_steps, initial=self.step, unit="step", file=sys.stdout, mininterval=0.5, **silent) as bar:
+        with contextlib.ExitStack() as stack:
+            if self.out_dir and self.rank == 0:
+                stack.enter_context(alone(self.out_dir))
+            self.begin()
+            self.model.train()
+            bar = tqdm(total=c.max_steps, initial=self.step, unit="step", file=sys.stdout, mininterval=0.5, **silent)
+            stack.enter_context(bar)
             mark = self.step, time.perf_counter()  # the speed is measured from here
             while self.step < c.max_steps and not self.out_of_patience():
                 norm = self.train_step()
@@ -266,13 +275,20 @@ class Trainer:
                 evaluating = self.val_data is not None and (last or self.step % c.eval_interval == 0)
                 logging = evaluating or last or self.step % c.log_interval == 0
                 saving = evaluating or last or self.step % c.checkpoint_interval == 0
-                if logging:
+                diverged = (logging or saving) and self.diverged()
+                if logging or diverged:
                     record = self.record(norm, start, *mark)
                     bar.set_postfix_str(
                         f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s", refresh=False
                     )
-                    self.write(record | self.evaluate() if evaluating else record)
-                self.seconds = time.perf_counter() - start
+                    self.write(record | self.evaluate() if evaluating and not diverged else record)
+                if diverged:
+                    kept = f", in another folder: {self.out_dir} keeps the checkpoints from before" * bool(self.out_dir)
+                    raise CourseError(
+                        f"Training diverged: at step {self.step} some weights are nan or infinite, which no step can "
+                        f"mend; start again with a learning_rate below {c.learning_rate:g} or more warmup{kept}."
+                    )
+                self.tick(start)
                 if saving:
                     self.save(best=evaluating and self.bad_evals == 0)
                 if logging or saving:
@@ -289,15 +305,25 @@ class Trainer:
         synchronize(self.device)
         self.losses = []
         now, tokens_a_step = time.perf_counter(), c.batch_size * self.model.config.block_size
+        passed = max(now - mark_time, 1e-6)  # a clock may stand still, or go back
         return {
             "step": self.step,
             "tokens": self.step * tokens_a_step,
             "lr": get_lr(self.step - 1, c),
             "loss": loss.item(),
             "grad_norm": norm.item(),
-            "seconds": round(now - start, 3),
-            "tokens_per_second": round((self.step - mark_step) * tokens_a_step / (now - mark_time), 1),
+            "seconds": round(self.tick(start), 3),
+            "tokens_per_second": round((self.step - mark_step) * tokens_a_step / passed, 1),
         }
+
+    def tick(self, start: float) -> float:
+        """Bring `seconds` up to date; a clock that goes back takes none away."""
+        self.seconds = max(self.seconds, time.perf_counter() - start)
+        return self.seconds
+
+    def diverged(self) -> bool:
+        """Whether a weight is nan or infinite."""
+        return not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
 
     def evaluate(self) -> Record:
         """Validation loss now, and what `on_eval` adds; counts the evaluations since the best one."""
@@ -310,7 +336,7 @@ class Trainer:
             dist.broadcast_object_list(result, src=0)
         loss = result[0]["val_loss"]
         self.bad_evals = 0 if loss < self.best_loss else self.bad_evals + 1
-        self.best_loss = min(loss, self.best_loss)
+        self.best_loss = min(self.best_loss, loss)  # in this order nan is never the best
         return result[0]
 
     def out_of_patience(self) -> bool:
@@ -331,7 +357,10 @@ class Trainer:
     def begin(self) -> None:
         """Put the files in order: the log as far as the last checkpoint, and a checkpoint of step 0 of a new run."""
         if self.out_dir and self.rank == 0:
-            lines = "".join(json.dumps(record) + "\n" for record in self.log)
+            if not self.begun:
+                self.open_folder(self.out_dir, resume=False)  # another run may have come first
+            self.begun = True
+            lines = "".join(json.dumps(plain(record)) + "\n" for record in self.log)
             with atomic_file(self.out_dir / "log.jsonl") as file:  # drops what a killed run wrote after it
                 file.write(lines.encode())
             remove_unfinished(self.out_dir)
@@ -350,7 +379,7 @@ class Trainer:
         self.log.append(json.loads(line))  # the same plain values in memory, in the file and after resuming
         if self.out_dir and self.rank == 0:
             with writing(self.out_dir), open(self.out_dir / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(json.dumps(plain(record)) + "\n")
 
     def save(self, best: bool = False) -> None:
         """Write `last.pt`, and before it the model alone to `best.pt` if this is the best so far."""
@@ -404,3 +433,4 @@ class Trainer:
         self.losses = [torch.tensor(loss, device=self.device) for loss in own["losses"]]
         for name in PROGRESS:
             setattr(self, name, state[name])
+        self.begun = True

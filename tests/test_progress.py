@@ -50,6 +50,10 @@ DAMAGED = [b"{", b"\xff\xfe", b"[]", b"null", b'{"passed": 3}', b'{"passed": {"d
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=lambda b: repr(b[:20]))
+@pytest.mark.promise(
+    "Faults",
+    "A damaged progress file is set aside under another name, never overwritten, and a sentence says so.",
+)
 def test_a_damaged_file_is_set_aside_with_a_sentence(
     file: Path, content: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:

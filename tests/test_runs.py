@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +98,10 @@ def test_the_trained_model_is_the_best_one_in_half_the_bytes(recorded, corpus):
     }  # fmt: skip
 
 
+@pytest.mark.promise(
+    "Faults",
+    "Weights of a recorded run that are missing, altered by one bit or those of another model are refused.",
+)
 def test_altered_and_missing_weights_are_refused(recorded, tmp_path):
     folder, _ = recorded
     (tmp_path / "tested.json").write_bytes((folder / "tested.json").read_bytes())
@@ -196,6 +201,35 @@ def test_an_interrupted_recording_is_not_continued_with_other_settings(table, mo
         runs.record("log-only", folder=table, device="cpu")
     with pytest.raises(CourseError, match=r"started with different settings \(max_steps\)"):
         runs.record("log-only", folder=table, device="cpu", max_steps=8)
+
+
+def test_numbers_that_are_none_are_null_in_the_file_and_nan_again_when_it_is_read(table, monkeypatch):
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda t: step(t) * (math.inf if t.step == 3 else 1))
+    runs.record("log-only", folder=table, device="cpu")
+    text = (table / "log-only.json").read_text()
+    stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert stored["log"][1]["grad_norm"] is None and math.isnan(runs.load("log-only", table).log[1]["grad_norm"])
+    stored["log"][0]["val_loss"] = None
+    (table / "log-only.json").write_text(json.dumps(stored))
+    assert runs.load("log-only", table).best_loss == min(r["val_loss"] for r in stored["log"][1:] if "val_loss" in r)
+
+
+def test_a_recording_killed_while_it_tidied_up_says_what_to_do(table, monkeypatch):
+    def killed(path, missing_ok=False):
+        unlink(path, missing_ok)
+        if path.name == "best.pt":
+            raise KeyboardInterrupt
+
+    unlink = Path.unlink
+    for name in ("log-only", "with-weights"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "unlink", killed)
+            runs.record(name, folder=table, device="cpu")
+    assert runs.names(table) == ["log-only", "with-weights"]  # the run itself was already kept
+    assert runs.record("log-only", folder=table, device="cpu") == runs.load("log-only", table)
+    with pytest.raises(CourseError, match=r"lacks best\.pt, .*: delete the folder and record again\.$"):
+        runs.record("with-weights", folder=table, device="cpu")
 
 
 def test_only_its_own_files_are_removed_at_the_end(table, tmp_path):

