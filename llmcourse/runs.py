@@ -81,8 +81,10 @@ def load(name: str, folder: Path = FOLDER) -> Run:
         recorded = ", ".join(names(folder)) or "none"
         raise CourseError(f"Run {name!r} has not been recorded: {known}. Recorded: {recorded}.")
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as e:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+        run.about(), run.samples  # what is missing or no number shows here
+        return run
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
         raise CourseError(f"{path} is damaged or from another version of the course: record the run again.") from e
 
 
