@@ -18,6 +18,7 @@ from .model import GPT, GPTConfig
 from .tokenizer import Tokenizer, tokenizer_from_dict
 
 FORMAT = 1  # raised when the meaning of a key changes
+MOST_POSITIONS = 2**30  # layers × tokens × channels: tables of positions are computed, whatever the file's size
 
 
 @dataclass
@@ -64,18 +65,38 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise CourseError(f"There is no checkpoint at {path}; train one with llmcourse train, or check the path.")
     content = read(path)
     try:
-        model = GPT(GPTConfig.from_dict(content["config"]))
-        weights = dict(content["model"])
-        if model.config.tie_weights:
+        config, weights = GPTConfig.from_dict(content["config"]), dict(content["model"])
+        if config.tie_weights:
             weights["transformer.wte.weight"] = weights["lm_head.weight"]
+        check_size(config, weights, path.stat().st_size)
+        model = GPT(config)
         model.load_state_dict(weights)
         tokenizer = tokenizer_from_dict(content["tokenizer"]) if content["tokenizer"] is not None else None
         if tokenizer and tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError("the tokenizer has more tokens than the model")
         training = dict(content["training"])
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as e:
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as e:
         raise CourseError(f"{path} does not fit its own configuration, so it was not loaded: save it again.") from e
     return Checkpoint(model.to(device).eval(), tokenizer, training)
+
+
+def check_size(config: GPTConfig, weights: dict[str, Any], file_size: int) -> None:
+    """Raise ValueError unless `weights` are those of `config`, and numbers that a file of this size can hold.
+
+    A few bytes can declare a model that fills any memory, and one number can pose as a matrix of any size. So nothing
+    is built before its size is known.
+    """
+    tables = config.n_layer * config.block_size * config.n_embd
+    if max(config.n_layer, config.ngram) > len(weights) or tables > MOST_POSITIONS:
+        raise ValueError("the configuration is larger than the file")
+    with torch.device("meta"):  # shapes without numbers
+        shapes = {name: w.shape for name, w in GPT(config).state_dict().items()}
+    if {name: w.shape for name, w in weights.items()} != shapes:
+        raise ValueError("the weights are those of another configuration")
+    if not all(w.is_floating_point() for w in weights.values()):
+        raise ValueError("weights are floating-point numbers")
+    if sum(w.numel() for w in weights.values()) > 2 * file_size:  # a byte each at least; a tied matrix counts twice
+        raise ValueError("the weights are larger than the file")
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def train(args: argparse.Namespace) -> None:
     from . import recipes
     from .trainer import Trainer
 
+    if not args.out:
+        raise CourseError("Say where the checkpoints go: --out FOLDER.")
     recipe = recipes.get(args.preset).with_settings(**parse_settings(args.set))
     model, tokenizer, train_data, val_data = recipes.prepare(recipe, args.corpus)
     trainer = Trainer(
@@ -60,11 +62,12 @@ def generate(args: argparse.Namespace) -> None:
     from .sampler import generate_text
 
     saved = load_model(args.model, args.device)
+    prompt = read_prompt() if args.prompt == "-" else args.prompt.replace("\\n", "\n")
     for i in range(args.num_samples):
         if args.num_samples > 1:
             print(f"--- sample {i + 1}, seed {args.seed + i} ---")
         text = generate_text(
-            saved.model, saved.tokenizer, args.prompt.replace("\\n", "\n"), args.max_new_tokens,
+            saved.model, saved.tokenizer, prompt, args.max_new_tokens,
             temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, min_p=args.min_p,
             seed=args.seed + i, stop=args.stop, past_window=args.past_window,
         )  # fmt: skip
@@ -97,7 +100,7 @@ def tokenize(args: argparse.Namespace) -> None:
     if args.train:
         from . import data
 
-        if not args.out:
+        if not args.out or Path(args.out).suffix != ".json":
             raise CourseError("Say where the tokenizer goes: --out FILE.json.")
         tokenizer = BPETokenizer.train(data.load(args.train), args.vocab_size, progress=True)
         tokenizer.save(args.out)
@@ -184,6 +187,14 @@ def load_model(name: str, device: str) -> Any:
     return saved
 
 
+def read_prompt() -> str:
+    """All of standard input, as it is."""
+    try:
+        return sys.stdin.read() if sys.stdin else ""
+    except UnicodeDecodeError as e:
+        raise CourseError("What came on standard input is not UTF-8 text: save it as UTF-8 and try again.") from e
+
+
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """`["max_steps=200", "optimizer=muon"]` as a dict of Python values."""
     settings = {}
@@ -238,7 +249,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = command(generate)
     p.add_argument("model", metavar="MODEL", help=a_model)
-    p.add_argument("--prompt", default="\n", help="text to continue; \\n is a line break (default: a line break)")
+    about_prompt = "text to continue; \\n is a line break, and - reads standard input (default: a line break)"
+    p.add_argument("--prompt", default="\n", help=about_prompt)
     p.add_argument("--max-new-tokens", type=whole, default=300)
     p.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
     p.add_argument("--top-k", type=int)
@@ -291,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
         args.run(args)
-        sys.stdout.flush()  # so that a reader who went away is noticed here and not at exit
+        if sys.stdout:  # there is none after >&-
+            sys.stdout.flush()  # so that a reader who went away is noticed here and not at exit
         return 0
     except CourseError as e:
         return complain(str(e))
@@ -311,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(sentence: str, code: int = 2) -> int:
     """Say on stderr, in one line, what went wrong."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):
         sys.stdout.flush()  # what was printed before stands before
     print("llmcourse:", " ".join(sentence.split()), file=sys.stderr)
     return code

@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from llmcourse.errors import CourseError
+from llmcourse.errors import CourseError, check_number, is_number
 from llmcourse.files import WriteError, atomic_file
 
 TIMEOUT = 5.0  # seconds to wait for a server, for the connection and for each block of bytes
@@ -77,6 +77,8 @@ def load(name_or_path: str | os.PathLike[str] = "shakespeare") -> str:
     cache is replaced; one in `$LLMCOURSE_DATA` is yours, so it is refused and left alone.
     Raises `CourseError` when there is no such corpus or file, or no intact copy can be had.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise CourseError(f"Name a corpus ({', '.join(CORPORA)}) or a text file, not {name_or_path!r}.")
     corpus = CORPORA.get(os.fspath(name_or_path))
     if corpus is None:
         return _read_text(Path(name_or_path).expanduser())
@@ -107,16 +109,18 @@ def cache_folder() -> Path:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
-        raise CourseError(f"{path} is a folder: name one text file in it.")
-    if not path.exists():
-        raise CourseError(f"There is no file {path}, and the corpora known by name are: {', '.join(CORPORA)}.")
     try:
+        if path.is_dir():
+            raise CourseError(f"{path} is a folder: name one text file in it.")
+        if not path.exists():
+            raise CourseError(f"There is no file {path}, and the corpora known by name are: {', '.join(CORPORA)}.")
         text = path.read_text(encoding="utf-8-sig")  # -sig: drop the mark some Windows editors put in front
     except UnicodeDecodeError as error:
         raise CourseError(
             f"{path} is not UTF-8 text (byte {error.start:,} is wrong): save it as UTF-8 and try again."
         ) from error
+    except OSError as error:  # not ours to read, or a whole text where the name of a file belongs
+        raise CourseError(f"Cannot read the file {str(path)[:80]!r} ({error.strerror}): check its name.") from error
     if not text:
         raise CourseError(f"{path} is empty: there is nothing to learn from.")
     return text
@@ -291,10 +295,10 @@ def split(ids_or_text: Sliceable, train: float = 0.9) -> tuple[Sliceable, Slicea
     test by memory. Arrays, memmaps and tensors are not copied.
     """
     n = len(ids_or_text)  # type: ignore[arg-type]
-    cut = int(train * n)
+    cut = int(train * n) if is_number(train) and 0 < train < 1 else 0
     if not 0 < cut < n:
         raise CourseError(
-            f"Splitting {n:,} items at train={train} leaves one part empty: use more data or another share."
+            f"Splitting {n:,} items at train={train!r} leaves one part empty: use more data or another share."
         )
     return ids_or_text[:cut], ids_or_text[cut:]  # type: ignore[index]
 
@@ -312,6 +316,7 @@ def get_batch(
     global seed, so one seed gives the same batches on every machine. Data that lies on a GPU stays there.
     """
     data = _tokens(data, block_size)
+    check_number("batch_size", batch_size, 1, 2**31, whole=True)
     if generator is not None and generator.device.type != "cpu":
         raise CourseError("get_batch draws on the CPU, for the same batches everywhere: use torch.Generator().")
     starts = torch.randint(len(data) - block_size, (batch_size, 1), generator=generator)  # (B, 1)
@@ -332,8 +337,8 @@ class TextDataset(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """
 
     def __init__(self, ids: Tokens | list[int], block_size: int, stride: int = 1) -> None:
-        if stride < 1:
-            raise CourseError(f"stride is {stride}, but windows must move on by at least 1 token.")
+        if not is_number(stride, whole=True) or stride < 1:
+            raise CourseError(f"stride is {stride!r}, but windows must move on by at least 1 token.")
         self.ids, self.block_size, self.stride = _tokens(ids, block_size), block_size, stride
 
     def __len__(self) -> int:
@@ -354,12 +359,15 @@ def _tokens(data: Any, block_size: int) -> Tokens:
     if isinstance(data, str):
         raise CourseError("This is text, not token ids: call tokenizer.encode(text) first.")
     if not isinstance(data, torch.Tensor | np.ndarray):
-        data = np.asarray(data)
+        try:
+            data = np.asarray(data)
+        except ValueError as error:  # rows of different lengths
+            raise CourseError("Tokens must be one row of whole numbers, not rows of different lengths.") from error
     is_float = data.is_floating_point() if isinstance(data, torch.Tensor) else data.dtype.kind not in "iu"
     if data.ndim != 1 or (is_float and len(data)):
         raise CourseError(f"Tokens must be one row of whole numbers, not shape {tuple(data.shape)} of {data.dtype}.")
-    if block_size < 1:
-        raise CourseError(f"block_size is {block_size}, but a window holds at least 1 token.")
+    if not is_number(block_size, whole=True) or block_size < 1:
+        raise CourseError(f"block_size is {block_size!r}, but a window holds at least 1 token.")
     if len(data) <= block_size:
         raise CourseError(
             f"{len(data):,} tokens are too few for block_size {block_size}: a window and its last target take "

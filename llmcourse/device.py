@@ -33,7 +33,7 @@ def pick_device(wanted: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-    except (RuntimeError, TypeError) as e:
+    except (RuntimeError, TypeError, ValueError) as e:
         raise CourseError(f"Device must be auto, cpu, cuda, cuda:N or mps, not {str(wanted)!r}.") from e
     missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
@@ -78,7 +78,7 @@ def precision_policy(
     `capability` stands in for the GPU's own answer (for tests and lessons).
     """
     if wanted != "auto":
-        if wanted not in PRECISIONS:
+        if not isinstance(wanted, str) or wanted not in PRECISIONS:
             raise CourseError(f"Precision must be auto, {', '.join(PRECISIONS)}, not {wanted!r}.")
         if wanted == "fp16" and device.type == "cpu":
             raise CourseError("fp16 with a gradient scaler is for GPUs; on the CPU use fp32 (or bf16).")

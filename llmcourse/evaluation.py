@@ -5,6 +5,7 @@ models, or two moments of one training run, can be compared to the last digit. T
 ids before they are used: a wrong id found here is a sentence, found inside the model it is a riddle.
 """
 
+import math
 import zlib
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from .data import TextDataset, Tokens
 from .device import precision_policy
-from .errors import CourseError
+from .errors import CourseError, check_number
 from .model import GPT
 
 
@@ -32,6 +33,9 @@ def evaluate(
     no sampling noise. `batch_size` windows go through the model at once (default: up to 64, as memory allows)
     and do not change the result. Training mode is restored afterwards.
     """
+    for name, number in (("block_size", block_size), ("batch_size", batch_size)):
+        if number is not None:
+            check_number(name, number, 1, math.inf, whole=True)
     T, V, device = block_size or model.config.block_size, model.config.vocab_size, model.lm_head.weight.device
     if len(data) < 2:
         raise CourseError(f"Evaluation needs at least 2 tokens, not {len(data)}: use a longer text.")

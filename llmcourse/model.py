@@ -80,7 +80,7 @@ class GPTConfig:
             if f.type is bool and not isinstance(value, bool):
                 raise CourseError(f"{f.name} must be True or False, not {value!r}.")
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in allowed:
                 raise CourseError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         if not (number and 0 <= self.dropout < 1):

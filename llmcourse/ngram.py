@@ -25,13 +25,14 @@ Language, 1999), whose interpolated form this is, and whose "modified" variant w
     model.probs(val_ids[:5])    # (V,) distribution of the next token
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from llmcourse.errors import CourseError
+from llmcourse.errors import CourseError, check_number, is_number
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ class KneserNey:
     def __init__(
         self, order: int = 6, vocab_size: int = 65, discount: float | Literal["modified"] | None = None
     ) -> None:
-        if order < 1 or vocab_size < 1:
-            raise CourseError(f"order ({order}) and vocab_size ({vocab_size}) must both be at least 1.")
+        if not all(is_number(n, whole=True) and n >= 1 for n in (order, vocab_size)):
+            raise CourseError(
+                f"order ({order!r}) and vocab_size ({vocab_size!r}) must both be whole numbers of at least 1."
+            )
         sensible = 0 < discount < 1 if isinstance(discount, int | float) else discount in (None, "modified")
         if not sensible:
             raise CourseError(f'discount is {discount!r}: pass None, "modified", or a number between 0 and 1.')
@@ -204,6 +207,8 @@ class KneserNey:
 
     def generate(self, n: int, seed: int = 0, prompt: Any = ()) -> list[int]:
         """Draw `n` new tokens, one after the other, each from `probs` of what stands before it."""
+        check_number("n", n, 0, math.inf, whole=True)
+        check_number("seed", seed, 0, math.inf, whole=True)
         rng = np.random.default_rng(seed)
         tokens = self._check(prompt).tolist()
         for _ in range(n):
@@ -219,7 +224,10 @@ class KneserNey:
         """`ids` (list, array, memmap or CPU tensor) as int64 (N,), or a sentence on what is wrong with it."""
         if isinstance(ids, str):
             raise CourseError("The n-gram model reads token ids, not text: call tokenizer.encode(text) first.")
-        array = np.asarray(ids)
+        try:
+            array = np.asarray(ids)
+        except ValueError as error:
+            raise CourseError("The n-gram model reads one row, not rows of different lengths.") from error
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
             raise CourseError(
                 f"The n-gram model reads one row of whole numbers, not shape {array.shape} of {array.dtype}."

@@ -8,7 +8,7 @@ They take logs, arrays or tensors as the package makes them, draw with matplotli
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
-from llmcourse.errors import CourseError
+from llmcourse.errors import CourseError, is_number
 from llmcourse.figure import COLORS, INK, STYLE, PageFigure, show, style, thin
 
 __all__ = [
@@ -56,12 +56,18 @@ def loss_curves(
     raw curve stays, faint. unit: of the y axis, "" for none.
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
-    if not named or not 0 <= smooth < 1:
+    if not named or not is_number(smooth) or not 0 <= smooth < 1:
         raise CourseError("Pass at least one run as {name: log}, and a smooth of at least 0 and below 1.")
     ax, ends, fields = ax or plt.subplots()[1], [], []
     for name, run in named.items():
         field = key if isinstance(key, str) else key.get(name, "val_loss")
-        records = [r for r in getattr(run, "log", run) if r.get(field) is not None and r.get(x) is not None]
+        log = getattr(run, "log", run)
+        log = list(log) if isinstance(log, Iterable) else [log]
+        if not all(isinstance(r, Mapping) for r in log):
+            raise CourseError(
+                f"A log is a list of records, such as {{'step': 10, '{field}': 2.5}}; the run '{name}' is none."
+            )
+        records = [r for r in log if r.get(field) is not None and r.get(x) is not None]
         if not any(math.isfinite(r[field]) for r in records):
             raise CourseError(f"The run '{name}' has no record with both '{field}' and '{x}'; choose another.")
         xs, raw = (np.array([r[k] for r in records], float) for k in (x, field))
@@ -136,6 +142,8 @@ def dots(
 
     results: {name: number, or one number a seed}. baselines: {name: value}, dashed lines from top to bottom.
     """
+    if not isinstance(results, Mapping):
+        raise CourseError("Pass the results as {name: one number a seed}, so that every row has a name.")
     rows = {name: _array(np.atleast_1d(r), 1, f"The row '{name}'", "one number a seed") for name, r in results.items()}
     room = 0.35 if baselines else 0.0
     ax = ax or plt.subplots(figsize=(6.5, 0.9 + room + 0.32 * len(rows)))[1]
@@ -293,7 +301,7 @@ def distribution(
         if len(p) != V or p.min() < 0 or abs(p.sum() - 1) > 1e-3:
             raise CourseError(f"Pass {V} probabilities (after the softmax) that add up to 1, not {len(p)} that "
                               f"add up to {p.sum():.4g}; labels and distributions are equally long.")  # fmt: skip
-    if not 1 <= len(panels) <= 4 or top < 1:
+    if not 1 <= len(panels) <= 4 or not is_number(top, whole=True) or top < 1:
         raise CourseError("Pass one to four distributions and a top of 1 or more.")
     ids = np.argsort(-next(iter(panels.values())), kind="stable")[:top]
     names = [visible(labels(int(i)) if callable(labels) else labels[i]) for i in ids]
@@ -322,7 +330,7 @@ def distribution(
 
 def visible(token: str) -> str:
     """A token as a label: spaces and line ends can be seen, and a long one is cut."""
-    shown = token.translate({ord(" "): "␣", ord("\n"): "⏎", ord("\r"): "␍", ord("\t"): "⇥"})
+    shown = str(token).translate({ord(" "): "␣", ord("\n"): "⏎", ord("\r"): "␍", ord("\t"): "⇥"})
     return shown if len(shown) <= 14 else shown[:13] + "…"
 
 
@@ -330,7 +338,7 @@ def _array(values: Any, ndim: int | tuple[int, ...], what: str, sizes: str, fini
     """Numbers as an array; a torch tensor may have any device and precision."""
     try:
         array = np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values, dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise CourseError(f"{what} must be a regular grid of numbers ({sizes}).") from error
     if array.ndim not in np.atleast_1d(ndim) or array.size == 0:
         raise CourseError(f"{what} cannot have the shape {array.shape}; it needs {sizes}.")

@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 
-from .errors import CourseError
+from .errors import CourseError, is_number
 from .ngram import KneserNey
 from .tokenizer import CharTokenizer
 
@@ -41,7 +41,7 @@ def distinct(tokens: Sequence[object], n: int = 4) -> float:
     `tokens` is a text (runs of characters) or a list (of words, of token ids). It falls with the length:
     compare texts of the same length only. Raises CourseError if n is below 1 or `tokens` is shorter than n.
     """
-    if n < 1 or len(tokens) < n:
+    if not is_number(n, whole=True) or not 1 <= n <= len(tokens):
         raise CourseError(f"distinct-{n} needs n of at least 1 and at least n tokens, not {len(tokens)}.")
     runs = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return len(set(runs)) / len(runs)
@@ -52,8 +52,8 @@ def loop(tokens: Sequence[object], times: int = 3) -> int:
 
     Raises CourseError if `times` is below 2.
     """
-    if times < 2:
-        raise CourseError(f"A loop is at least 2 times the same, not {times}.")
+    if not is_number(times, whole=True) or times < 2:
+        raise CourseError(f"A loop is at least 2 times the same, not {times!r}.")
     for period in range(1, len(tokens) // times + 1):
         tail = tokens[len(tokens) - times * period :]
         if tail[period:] == tail[:-period]:

@@ -59,7 +59,7 @@ class Recipe:
 
 def prepare(recipe: Recipe, corpus: str | None = None) -> tuple[GPT, CharTokenizer, torch.Tensor, torch.Tensor]:
     """The untrained model, the tokenizer, and the training and validation ids of a recipe; seeds torch."""
-    texts = split_text(corpus or recipe.corpus)
+    texts = split_text(recipe.corpus if corpus is None else corpus)
     tokenizer = CharTokenizer.from_text("".join(texts))
     train, val = (torch.tensor(tokenizer.encode(text)) for text in texts)
     torch.manual_seed(recipe.train_config().seed)

@@ -84,8 +84,10 @@ def load(name: str, folder: Path = FOLDER) -> Run:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         log = [{k: math.nan if v is None else v for k, v in record.items()} for record in content["log"]]
-        return Run(**content | {"log": log})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        run = Run(**content | {"log": log})
+        run.about(), run.samples  # what is missing or no number shows here
+        return run
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
         raise CourseError(f"{path} is damaged or from another version of the course: record the run again.") from e
 
 

@@ -11,15 +11,14 @@ Sources: Holtzman et al. 2020 (top-p and why likely text is dull), Nguyen et al.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import CourseError
+from .errors import CourseError, check_number
 from .model import GPT, KVCache
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, utf8
 
 PAST_WINDOW = ("exact", "refill")
 WORTH_A_COPY, COPY_LIMIT = 32, 2**28  # tokens to make, and bytes of the model
@@ -103,17 +102,6 @@ class Decoder:
         self.idx = self.idx[rows]
         if self.cache is not None:
             self.cache.select(rows)
-
-
-def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False, above: bool = False) -> None:
-    """Raise CourseError unless `value` is a number in [low, high] (or (low, high] if `above`)."""
-    kind: Any = Integral if whole else Real  # NumPy's numbers too
-    inside = isinstance(value, kind) and low <= value <= high and not (above and value == low)
-    if not inside or isinstance(value, bool):
-        what = "a whole number" if whole else "a number"
-        limits = f"{'above' if above else 'of at least'} {low:g}"
-        limits += f" and at most {high:g}" if high < math.inf else ""
-        raise CourseError(f"{name} must be {what} {limits}, not {value!r}.")
 
 
 def check_prompt(model: GPT, idx: Any) -> Tensor:
@@ -263,7 +251,8 @@ def generate_text(
 
     The options are those of `generate`. An empty prompt is refused: give a line break to start from nothing.
     """
-    if not prompt:
+    tail = 3 + len(utf8("" if stop is None else stop))
+    if not utf8(prompt):
         raise CourseError("The prompt is empty: give the model at least one character, for example a line break.")
     if stop == "":
         raise CourseError("stop is empty: give the text that ends the continuation, or None.")
@@ -271,7 +260,7 @@ def generate_text(
     for token in stream(model, torch.tensor([tokenizer.encode(prompt)]), max_new_tokens, **options):
         new.append(int(token))
         # A token is at least one byte long, and a cut character adds at most three: no need to decode everything.
-        if stop is not None and stop in tokenizer.decode(new[-len(stop.encode()) - 3 :]):
+        if stop is not None and stop in tokenizer.decode(new[-tail:]):
             break
     text = tokenizer.decode(new)
     return prompt + (text if stop is None else text.partition(stop)[0])
@@ -318,5 +307,9 @@ def beam_search(
                 break
             decoder.select((~ended).nonzero().flatten())
             scores = top.values[~ended]
+            # Log-probabilities only fall. Where length earns nothing, an open beam that is behind stays behind.
+            ahead = scores.max().item() / n**length_penalty
+            if length_penalty <= 0 and any(score >= ahead for score, _, _ in finished):
+                break
     _, score, best = max(finished, key=lambda item: item[0])
     return best, score

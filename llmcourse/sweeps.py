@@ -213,8 +213,10 @@ def load(name: str, folder: Path = FOLDER) -> Sweep:
         raise CourseError(f"Sweep {name!r} has not been recorded: {known}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Sweep(**(values | {"results": [Result(**r) for r in values["results"]]}))
-    except (ValueError, TypeError, KeyError) as e:
+        sweep = Sweep(**(values | {"results": [Result(**r) for r in values["results"]]}))
+        sweep.table(), sweep.caption()  # what is missing or no number shows here
+        return sweep
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as e:
         raise CourseError(f"{path} is damaged or from another version of the course: record it again.") from e
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import operator
 import threading
 from collections import Counter, defaultdict
@@ -36,7 +37,7 @@ import regex
 import tiktoken
 from tqdm import tqdm
 
-from llmcourse.errors import CourseError
+from llmcourse.errors import CourseError, check_number
 from llmcourse.files import atomic_file
 
 Pair = tuple[int, int]
@@ -58,18 +59,23 @@ class CharTokenizer:
     """One id for each character, in the order given: `chars[0]` is 0, `chars[1]` is 1, and so on."""
 
     def __init__(self, chars: str | Iterable[str]) -> None:
-        self.chars = list(chars)
-        for char, count in Counter(self.chars).items():
+        try:
+            self.chars = list(chars)
+            counts = Counter(self.chars)
+        except TypeError as error:  # nothing that goes through characters
+            raise CourseError("A CharTokenizer takes its characters as one text, or as a list of them.") from error
+        for char, count in counts.items():
             if not isinstance(char, str) or len(char) != 1 or count > 1:
                 raise CourseError(f"A CharTokenizer takes each single character once; {char!r} is not that.")
         if not self.chars:
             raise CourseError("A CharTokenizer needs at least one character, and this text is empty.")
-        _utf8("".join(self.chars))
+        utf8("".join(self.chars))
         self._id_of = {char: i for i, char in enumerate(self.chars)}
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
         """The vocabulary is every character of `text`, sorted by code point."""
+        utf8(text)
         return cls(sorted(set(text)))
 
     @property
@@ -78,7 +84,7 @@ class CharTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """One id for each character; a character that the vocabulary lacks is a `CourseError`."""
-        _utf8(text)
+        utf8(text)
         try:
             return list(map(self._id_of.__getitem__, text))
         except KeyError as error:
@@ -120,7 +126,7 @@ class BPETokenizer:
                     "training gives such merges, so use the list that BPETokenizer.train made, unchanged."
                 )
         self.special_tokens = _special_ids(special_tokens, first_id=len(self._bytes_of))
-        self._bytes_of.extend(map(_utf8, self.special_tokens))
+        self._bytes_of.extend(map(utf8, self.special_tokens))
         self._remembered_merge = lru_cache(MEMO_SIZE)(lambda piece: self._merge(piece.encode()))
 
     @classmethod
@@ -132,6 +138,7 @@ class BPETokenizer:
         Each merge is the most frequent pair at that moment; of equally frequent pairs, the one with the
         smallest ids. Special tokens cut the text and nothing is learned from them. `progress` shows a bar.
         """
+        check_number("vocab_size", vocab_size, 1, math.inf, whole=True)
         special = list(_special_ids(special_tokens))
         n_merges = vocab_size - 256 - len(special)
         if n_merges < 0:
@@ -139,7 +146,7 @@ class BPETokenizer:
                 f"vocab_size={vocab_size} has no room for the 256 bytes and {len(special)} special tokens; "
                 f"ask for at least {256 + len(special)}."
             )
-        _utf8(text)
+        utf8(text)
         piece_counts = Counter(chain.from_iterable(map(_pre_tokens, _split_at(special, text)[::2])))
         merges = _learn_merges(piece_counts, n_merges, progress)
         if len(merges) < n_merges:
@@ -166,7 +173,7 @@ class BPETokenizer:
                 f"{token!r} in allowed_special is not a special token of this tokenizer; "
                 f"it has: {', '.join(self.special_tokens) or 'none'}."
             )
-        _utf8(text)
+        utf8(text)
         for token in self.special_tokens:
             if token not in allowed and token in text:
                 raise CourseError(
@@ -185,7 +192,7 @@ class BPETokenizer:
         They equal those of `to_tiktoken()`. The one exception is characters so new to Unicode that `regex`
         and tiktoken, each with its own table, do not agree yet whether they are letters.
         """
-        _utf8(text)
+        utf8(text)
         return list(chain.from_iterable(map(self._remembered_merge, _pre_tokens(text))))
 
     def _merge(self, piece: bytes) -> list[int]:
@@ -371,7 +378,8 @@ def _gpt2_ranks(merges_file: str) -> dict[bytes, int]:
     return ranks
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """The bytes of a text; what is no text, or holds half a character, is a `CourseError`."""
     if not isinstance(text, str):
         raise CourseError(f"A tokenizer reads text (str), not {type(text).__name__}; decode bytes or join a list.")
     try:
@@ -412,12 +420,17 @@ def _joined_bytes(pair: Any, bytes_of: list[bytes], i: int) -> bytes:
 
 
 def _one_or_more(tokens: str | Iterable[str]) -> list[str]:
-    return [tokens] if isinstance(tokens, str) else list(tokens)  # a plain string is one token, not its letters
+    if isinstance(tokens, str):  # one token, not its letters
+        return [tokens]
+    try:
+        return list(tokens)
+    except TypeError as error:
+        raise CourseError(f"Special tokens are one text, or a list of texts, not {tokens!r}.") from error
 
 
 def _special_ids(tokens: str | Iterable[str], first_id: int = 0) -> dict[str, int]:
     names = _one_or_more(tokens)
-    if len(set(names)) < len(names) or not all(isinstance(name, str) and name for name in names):
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise CourseError(f"Special tokens are different texts, none of them empty; these are {names!r}.")
     ids = {name: i for i, name in enumerate(names, start=first_id)}
     if isinstance(tokens, Mapping) and tokens != ids:

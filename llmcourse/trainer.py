@@ -87,7 +87,7 @@ class TrainConfig:
             raise CourseError(f"patience must be a whole number of at least 1, or None, not {self.patience!r}.")
         precisions = ("auto", *PRECISIONS)
         for name, known in (("schedule", SCHEDULES), ("optimizer", OPTIMIZERS), ("precision", precisions)):
-            if getattr(self, name) not in known:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in known:
                 raise CourseError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}.")
         for name in ("beta1", "beta2"):
             if getattr(self, name) >= 1:
@@ -409,7 +409,8 @@ class Trainer:
         """Go on from `last.pt`, exactly where it stopped; refuses other settings, model, tokenizer or data."""
         saved = checkpoint.load(path)
         state, now = saved.training, asdict(self.config)
-        if any(name not in state for name in STATE):
+        kinds = {"config": dict, "processes": list}
+        if any(name not in state for name in STATE) or not all(isinstance(state[k], kinds[k]) for k in kinds):
             raise CourseError(f"{path} holds a model but not the state of a training run: choose another folder.")
         changed = [name for name in now | state["config"] if state["config"].get(name) != now.get(name)]
         changed += [] if saved.model.config == self.model.config else ["the model's configuration"]
@@ -423,14 +424,38 @@ class Trainer:
                 "would not give the same run: use its settings again, or choose another folder."
             )
         self.model.load_state_dict(saved.model.state_dict())
-        for optimizer, s in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(s)
+        try:
+            self.restore(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as e:
+            raise CourseError(
+                f"The state of the training in {path} is damaged, so it cannot go on: choose another folder."
+            ) from e
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the state of a training; what no training can have saved is an error of some kind."""
+        step, log = state["step"], state["log"]
+        if type(step) is not int or not 0 <= step <= self.config.max_steps or type(state["bad_evals"]) is not int:
+            raise ValueError("these are no numbers of steps")
+        if any(type(state[name]) not in (int, float) for name in ("seconds", "best_loss")):
+            raise ValueError("these are no numbers")
+        finished = step == self.config.max_steps
+        if type(log) is not list or not all("step" in dict(r) for r in log) or (finished and not log):
+            raise ValueError("this is no log")
+        json.dumps(log)  # it will be written again
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            # The groups follow from the settings, which are the same: only what was learned comes from the file.
+            optimizer.load_state_dict(dict(saved) | {"param_groups": optimizer.state_dict()["param_groups"]})
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                of_adamw = {"step": (), "exp_avg": p.shape, "exp_avg_sq": p.shape}
+                wanted = {"momentum_buffer": p.shape} if isinstance(optimizer, Muon) else of_adamw
+                moments = {name: value.shape for name, value in optimizer.state[p].items()}
+                if step and moments != wanted and (moments or not self.policy.scale):  # a scaler skips first steps
+                    raise ValueError("the momentum is that of other weights")
         if state["scaler"]:  # a run that began on a device without fp16 had no scale yet
             self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["batches"])
         own = state["processes"][self.rank]
         set_random_state(self.device, own["random"])
-        self.losses = [torch.tensor(loss, device=self.device) for loss in own["losses"]]
-        for name in PROGRESS:
-            setattr(self, name, state[name])
-        self.begun = True
+        self.losses = [torch.tensor(float(loss), device=self.device) for loss in own["losses"]]
+        self.seconds, self.best_loss = float(state["seconds"]), float(state["best_loss"])
+        self.step, self.bad_evals, self.log, self.begun = step, state["bad_evals"], log, True

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llmcourse.errors import CourseError
+from llmcourse.errors import CourseError, is_number
 
 HEROES = {"cat": "She", "fox": "He", "king": "He", "miller": "He", "queen": "She", "witch": "She"}
 PLACES = ("barn", "castle", "forest", "garden", "market", "mill")
@@ -101,7 +101,8 @@ class Universe:
     """
 
     def __init__(self, seed: int = 0, books: int = 100, sentences: float = 80) -> None:
-        if books < 1 or sentences < 1:
+        numbers = is_number(books, whole=True) and is_number(sentences)
+        if not numbers or books < 1 or not 1 <= sentences < math.inf:
             raise CourseError(f"A universe needs at least 1 book and 1 sentence, not {books} and {sentences}.")
         self.seed, self.size, self.sentences = seed, books, sentences
         # Only random() is used: its numbers are the same in every version of Python.
@@ -202,7 +203,7 @@ class Universe:
 
         Raises CourseError if no book would be left to train on.
         """
-        if val < 0 or test < 0 or val + test >= self.size:
+        if not all(is_number(n, whole=True) and n >= 0 for n in (val, test)) or val + test >= self.size:
             raise CourseError(f"{val} + {test} of {self.size} books cannot be held out: at least 1 must be left.")
         first, second = self.size - val - test, self.size - test
         parts = self.books[:first], self.books[first:second], self.books[second:]
@@ -325,7 +326,8 @@ class Universe:
         kind "count": `steps` additions and subtractions within 0 … 9, with the way to the answer in `Task.steps`.
         Raises CourseError for another kind, and if `number` or `steps` is below 1.
         """
-        if kind not in KINDS or number < 1 or steps < 1:
+        enough = all(is_number(n, whole=True) and n >= 1 for n in (number, steps))
+        if not isinstance(kind, str) or kind not in KINDS or not enough:
             raise CourseError(f"Ask for at least 1 task, of 1 step, of the kind {', '.join(KINDS)}, not {kind!r}.")
         draw = random.Random(f"{kind} {self.seed} {seed} {steps}")
         make = {"fact": self._fact, "story": self._story, "count": self._count}[kind]

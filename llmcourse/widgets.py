@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .errors import CourseError
+from .errors import CourseError, is_number
 from .frame import Widget, fragment
 from .model import GPTConfig
 from .plots import visible
@@ -164,11 +164,14 @@ def temperature_slider(
     `top` likeliest tokens have a bar each, the others one together. Logits beyond the 500th are rounded to 0.1, so
     that a large vocabulary stays small; at temperature 1 that shifts their share by about a thousandth of itself.
     """
-    scores = [round(float(z), 4) for z in logits]
+    try:
+        scores = [round(float(z), 4) for z in logits]
+    except (TypeError, ValueError, OverflowError) as error:  # no row of numbers
+        raise CourseError("Pass logits as one row of numbers, one for each token.") from error
     if len(scores) != len(tokens) or len(scores) < 2 or not all(map(math.isfinite, scores)):
         raise CourseError(f"Pass tokens, two or more, each with a finite logit: {len(tokens)} and {len(scores)} given.")
     written = sorted((float(t), str(text)) for t, text in (samples or {}).items())
-    if top < 1 or any(not (math.isfinite(t) and t > 0) for t, _ in written):
+    if not is_number(top, whole=True) or top < 1 or any(not (math.isfinite(t) and t > 0) for t, _ in written):
         raise CourseError("Draw a top of at least 1 token, and pass samples as {temperature above 0: text}.")
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     best, rest = [scores[i] for i in order[:top]], [scores[i] for i in order[top:]]
@@ -260,7 +263,9 @@ def training_player(run: Any, *, baselines: Mapping[str, float] | None = None) -
     sample). baselines: {name: loss}, dashed lines beside ln V. A long log is thinned until the widget weighs less
     than 40 kB; evaluations and, along the way, the lowest and the highest training losses stay.
     """
-    log = [r for r in getattr(run, "log", run) if "step" in r]
+    records = getattr(run, "log", run)
+    records = records if isinstance(records, Iterable) else ()
+    log = [r for r in records if isinstance(r, dict) and "step" in r]
     if not (_numbers(log, "loss") or _numbers(log, "val_loss")) or log[0]["step"] >= log[-1]["step"]:
         raise CourseError("A player needs a log of at least two records at different steps, with a loss in them.")
     lines = {f"ln {run.vocab_size}": math.log(run.vocab_size)} if hasattr(run, "vocab_size") else {}

@@ -582,6 +582,11 @@ def fits(name, value):
     return isinstance(value, str) and value in CHOICES[name]
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "Any value in any field of a model's configuration is taken if it fits, and refused in one sentence if "
+    "not.",
+)
 @settings(max_examples=400)
 @given(st.sampled_from(list(FIELDS)), ANYTHING)
 def test_a_config_takes_what_fits_and_refuses_all_else_in_one_sentence(name, value):

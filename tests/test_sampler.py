@@ -495,6 +495,21 @@ def test_beam_search_equals_one_with_plain_lists(beam_size, stop):
         assert text.tolist() == [expected] and score == pytest.approx(nats, abs=1e-4)
 
 
+@pytest.mark.parametrize("length_penalty", [0.0, -1.0])
+def test_a_search_ends_when_no_open_beam_can_win_and_finds_the_same(length_penalty, monkeypatch):
+    steps, saved = [], 0
+    step = sampler.Decoder.step
+    monkeypatch.setattr(sampler.Decoder, "step", lambda decoder: steps.append(1) or step(decoder))
+    for seed, stop in itertools.product(range(8), (1, 4)):
+        model, idx = tiny(5, seed % 3, seed=seed), prompt(1, 2, seed)
+        expected, nats = beams_by_lists(model, idx, 12, 5, length_penalty, stop)
+        steps.clear()
+        text, score = beam_search(model, idx, 12, 5, length_penalty, stop)
+        assert text.tolist() == [expected] and score == pytest.approx(nats, abs=1e-4)
+        saved += 12 - len(steps)
+    assert saved > 20
+
+
 @pytest.mark.parametrize("stop", [None, 2, 5])
 def test_one_beam_is_greedy_decoding(stop):
     for seed, T in itertools.product(range(8), (1, 5, 12)):
@@ -547,6 +562,11 @@ def test_the_model_keeps_its_mode_however_the_loop_ends(training):
     assert model.training is training and untouched(model)
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "A model with NaN or infinite weights says so in one sentence instead of writing "
+    "text.",
+)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_broken_model_says_so_and_keeps_its_mode(bad, training):
@@ -615,6 +635,11 @@ BAD_OPTIONS = [
 ]
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "A temperature, top-k, top-p, min-p, seed or stop token that makes no sense (negative, NaN, infinite, text) is "
+    "refused by its name in one sentence.",
+)
 @pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
 def test_bad_options_are_refused_by_name_in_one_sentence(options):
     with pytest.raises(CourseError, match=f"^{next(iter(options))} must be ") as error:
@@ -650,6 +675,11 @@ BAD_PROMPTS = [
 ]
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "A prompt that is empty, text or of another shape than rows of token ids is refused in one "
+    "sentence.",
+)
 @pytest.mark.parametrize("idx", BAD_PROMPTS, ids=lambda idx: repr(idx).replace("\n", " "))
 def test_a_prompt_of_another_form_is_refused(idx):
     for use in (generate, stream_all, beam_search):

@@ -398,6 +398,7 @@ def test_truncated_file_at_every_length(tmp_path):
             BPETokenizer.load(path)
 
 
+@pytest.mark.promise("Strangers' files", "A saved tokenizer in which any bit has flipped is noticed and refused.")
 def test_any_flipped_bit_is_noticed(tmp_path):
     path = _saved(tmp_path)
     content = path.read_bytes().rstrip()

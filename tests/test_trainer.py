@@ -90,6 +90,11 @@ WRONG = {
 }
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "Any wrong value in any setting of a training is one sentence that names the "
+    "setting.",
+)
 @settings(deadline=None, max_examples=300)
 @given(st.sampled_from(fields(TrainConfig)).flatmap(lambda f: st.tuples(st.just(f.name), WRONG[f.type])))
 def test_any_wrong_value_in_any_field_is_one_sentence_that_names_the_field(wrong):

@@ -47,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 KEPT_OUTPUT = 1000  # characters of what the learner's code prints
+LONGEST = 800  # characters of the sentence about a mistake
 FOLDERS = {
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     *(str(Path(file).parents[1]) for file in (torch.__file__, __file__)),
@@ -141,6 +142,7 @@ def check(name: str, answer: Any) -> bool:
     """
     asked, printed = find(name), Output()
     fault = misfit(asked, answer) or run(asked, answer, printed)
+    fault = fault and one_line(fault)
     if fault is None:
         print(f"{name}: right. {asked.right}")
         try:
@@ -178,16 +180,29 @@ def solution(name: str) -> None:
 
 
 def call(function: Callable[..., Any], /, **arguments: Any) -> Any:
-    """`function(*arguments)`, by position, on copies of the tensors; Wrong if it writes into one of them."""
-    copies = {name: x.clone() if isinstance(x, Tensor) else x for name, x in arguments.items()}
+    """`function(*arguments)`, by position, on copies of tensors, lists and dicts; Wrong if it writes into one."""
+    copies = {
+        name: x.clone() if isinstance(x, Tensor) else x.copy() if isinstance(x, list | dict) else x
+        for name, x in arguments.items()
+    }
     result = function(*copies.values())
     for name, x in arguments.items():
-        if isinstance(x, Tensor) and not torch.equal(copies[name], x):
+        if written(copies[name], x):
+            ways = "an operation whose name ends in _" if isinstance(x, Tensor) else "append, pop or sort"
             raise Wrong(
-                f"Your function changes its input {name}, and the caller still needs it: an operation whose name ends "
-                f"in _, an assignment like {name}[…] = … or a -= writes into it; make a new tensor instead."
+                f"Your function changes its input {name}, and the caller still needs it: {ways}, an assignment like "
+                f"{name}[…] = … or a -= writes into it; make a new one instead."
             )
     return result
+
+
+def written(copy: Any, x: Any) -> bool:
+    """Whether a function has written into its copy of the tensor, list or dict `x` (not deeper than one level)."""
+    if isinstance(x, Tensor):
+        return not torch.equal(copy, x)
+    if isinstance(x, dict):
+        copy, x = [*copy, *copy.values()], [*x, *x.values()]
+    return isinstance(x, list) and [*map(id, copy)] != [*map(id, x)]
 
 
 def load_optimizers() -> None:
@@ -311,14 +326,16 @@ def settings_kept() -> Iterator[None]:
 
 
 def explain(error: BaseException, answer: Any) -> str:
-    """One sentence about what the learner's code raised."""
+    """One sentence about what the learner's code raised, or the checker when it looked at what came back."""
     if isinstance(error, Wrong):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, NotImplementedError) and not frames[-1].filename.startswith(LIBRARIES):
         name = getattr(answer, "__name__", type(answer).__name__)
         return f"{name} still raises NotImplementedError: replace that line with your code{place(error)}."
-    return f"Your code raises {first_line(error)}{place(error)}."
+    if not (where := place(error)):  # no line of the learner's: a built-in function, or a result of another kind
+        return f"What you handed in, or what it returned, is not what the exercise asks for ({first_line(error)})."
+    return f"Your code raises {first_line(error)}{where}."
 
 
 def first_line(error: BaseException) -> str:
@@ -326,6 +343,12 @@ def first_line(error: BaseException) -> str:
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[0]
     text = text.removeprefix(f"{type(error).__module__}.")
     return text.rstrip(".") if len(text) <= 200 else text[:199] + "…"
+
+
+def one_line(text: str) -> str:
+    """A sentence that quotes what the learner made, without its line breaks and of bounded length."""
+    text = " ".join(line.strip() for line in text.splitlines())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def place(error: BaseException) -> str:

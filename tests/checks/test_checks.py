@@ -157,6 +157,27 @@ def test_any_callable_will_do(answer: Any, double: str, said: Say) -> None:
     assert said() == "demo1: right. Doubling: done.\n"
 
 
+def test_a_built_in_function_that_fails_is_not_blamed_on_a_line_of_the_checker(double: str, said: Say) -> None:
+    assert not check(double, torch.linalg.inv)
+    assert "What you handed in, or what it returned, is not what the exercise asks for (" in said()
+
+
+@pytest.mark.parametrize("write", [lambda x: x.clear(), lambda x: x.update(c=3), lambda x: x.__setitem__("a", 5)])
+def test_a_dict_that_an_answer_writes_into_is_told_and_stays_as_it_was(write: Any) -> None:
+    own = {"a": 1, "b": 2}
+    with pytest.raises(Wrong, match="changes its input named"):
+        call(write, named=own)
+    assert own == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("write", [list.clear, list.pop, list.reverse, lambda x: x.append("a")])
+def test_a_list_that_an_answer_writes_into_is_told_and_stays_as_it_was(write: Any) -> None:
+    own = ["a", "b"]
+    with pytest.raises(Wrong, match=r"changes its input chars, .* append, pop or sort"):
+        call(write, chars=own)
+    assert own == ["a", "b"]
+
+
 def test_the_line_of_an_error_is_the_learners(double: str, said: Say) -> None:
     check(double, raises)
     line = inspect.getsourcelines(raises)[1] + 1
@@ -187,6 +208,11 @@ def loops_and_catches(x: Tensor) -> Tensor:
 FREE = threading.Event()
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "A loop without end in an answer to an exercise is stopped, and leaves no thread "
+    "behind.",
+)
 def test_an_endless_loop_ends_and_leaves_no_thread(double: str, said: Say) -> None:
     start = time.monotonic()
     assert not check(double, loops)
@@ -260,6 +286,11 @@ def test_two_exercises_cannot_share_a_name(double: str) -> None:
 # --- the caller's world ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(
+    "Bad input",
+    "Checking an exercise leaves random numbers, default type and gradient mode of the notebook as they "
+    "were.",
+)
 def test_random_states_and_settings_stay_as_they_were(double: str) -> None:
     def meddles(x: Tensor) -> Tensor:
         torch.manual_seed(5)
