@@ -152,7 +152,7 @@ def check(name: str, answer: Any) -> bool:
     else:
         print(f"{name}: not yet. {fault}" + (f'  hint("{name}") has a hint.' if asked.hints else ""))
     if text := printed.summary():
-        print(text)
+        print(writable(text))
     return fault is None
 
 
@@ -347,8 +347,13 @@ def first_line(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """A sentence that quotes what the learner made, without its line breaks and of bounded length."""
-    text = " ".join(line.strip() for line in text.splitlines())
+    text = writable(" ".join(line.strip() for line in text.splitlines()))
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def writable(text: str) -> str:
+    """The text with half characters, which no output takes, as codes: "\\ud800"."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def place(error: BaseException) -> str:
