@@ -2,13 +2,14 @@
 
 With `--edition student` or `instructor` the site goes to `_build/html-student` or `_build/html-instructor`.
 
-Warnings are errors. The site is always written from scratch, because an incremental build forgets the
-hover definitions of pages it does not touch; what the cells printed comes from the cache, so this is quick.
+Warnings are errors. The site is written from scratch as soon as anything has changed, because an incremental build
+forgets the hover definitions of pages it does not touch; what the cells printed comes from the cache, so this is quick.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
@@ -24,7 +25,18 @@ from editions import EditionFailed, find_leaks, make_edition
 
 from notebooks import PageError, write_notebooks
 
+SOURCES = ("_config.yml", "_toc.yml", "requirements.txt", "book", "llmcourse", "notebooks", "tests")  # tests promise
 MINIMUM_TEXT = 200  # bytes of article below which a page counts as empty
+
+
+def fingerprint(course: Course) -> str:
+    """Of everything that the site is made from, with the times of the last runs, which change when a page runs."""
+    found = [file for name in SOURCES for file in [course.root / name, *(course.root / name).rglob("*")]]
+    found.append(course.build_folder / "page_seconds.json")
+    total = hashlib.sha256()
+    for file in sorted(file for file in found if file.is_file() and "__pycache__" not in file.parts):
+        total.update(f"{file.relative_to(course.root)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
 
 
 def build_site(course: Course, shown: Course | None = None) -> bool:
@@ -79,6 +91,11 @@ def main(arguments: list[str] | None = None) -> int:
     if failed := fill_cache(course, options.jobs, options.keep_cache):
         print(f"\nThe book is not built: {len(failed)} page(s) failed: {', '.join(failed)}.", file=sys.stderr)
         return 1
+    made_from = course.build_folder / "html.made_from"  # what the learner's site was made from
+    built = options.edition == "learner" and made_from.exists() and not missing_pages(course)
+    if built and made_from.read_text() == fingerprint(course):
+        print(f"Nothing has changed since the site was built. Open {course.site_folder / 'index.html'}")
+        return 0
     try:
         problems = build(course) if options.edition == "learner" else build_edition(course, options.edition)
     except (EditionFailed, PageError) as error:
@@ -86,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
     if problems:
         print("\n".join(problems), file=sys.stderr)
         return 1
+    if options.edition == "learner":
+        made_from.write_text(fingerprint(course))
     site = course.site_of(options.edition) / "index.html"
     print(f"\nBuilt in {duration(time.perf_counter() - started)}. Open {site}")
     return 0
