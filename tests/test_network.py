@@ -54,7 +54,7 @@ def watched(code: str, home: Path, **environment: str) -> tuple[list[list[str]],
     keep = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "OMP_NUM_THREADS", "SYSTEMROOT")}
     keep |= {"HOME": str(home), "MPLBACKEND": "Agg", "TIKTOKEN_CACHE_DIR": str(home / "tiktoken")} | environment
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED.format(code)], env=keep, cwd=home, text=True, capture_output=True, timeout=120
+        [sys.executable, "-c", WATCHED.format(code)], env=keep, cwd=home, text=True, capture_output=True, timeout=400
     )
     assert done.returncode == 0, done.stderr[-2000:]
     asked, modules = json.loads(done.stdout.splitlines()[-1])
@@ -84,7 +84,7 @@ widgets.parameter_slider()._repr_html_()
 quiz.quiz(quiz.names()[0])._repr_html_()
 assert check("day09", EXERCISES["day09"].solution)
 hint("day09"), solution("day09"), print(progress.table())
-cli.main(["doctor"])
+cli.main(["record", "--list"])
 cli.main(["generate", "out/best.pt", "--prompt", "To", "--max-new-tokens", "3"])
 """
 
