@@ -10,6 +10,7 @@ PORT    ?= 8000      # for `make serve`
 KEEP    ?=           # KEEP=1: reuse what the pages printed although llmcourse changed (while you write)
 EDITION ?= learner   # for `make book` and `make notebooks`: learner, student (no solutions) or instructor
 OUT     ?=           # for `make notebooks`: another folder than notebooks/, for example OUT=/tmp/handout
+SET     ?= oldest    # for `make versions`: oldest or newest
 BENCH   ?=           # arguments for the measurements: `make bench BENCH="--nanogpt DIR"`
 
 # ---- Fixed -----------------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ export CUDA_VISIBLE_DEVICES ?=
 export LLMCOURSE_PROGRESS   ?= /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install book notebooks slides test lint unit coverage nbval pages serve bench clean
+.PHONY: help install book notebooks slides test lint unit coverage nbval pages serve versions bench clean
 .SUFFIXES:
 
 help: ## this list
@@ -110,6 +111,9 @@ nbval: $(READY) ## run every notebook and compare the outputs it stores; `make b
 pages: book ## build the site, then test every lesson and, in a browser, every page
 	@echo; echo "== Pages"
 	@$(PY) -m pytest tests/test_lessons.py tests/test_site.py -n $(JOBS) --junitxml $(REPORTS)/pages.xml
+
+versions: ## the unit tests with the oldest packages that pyproject.toml allows, or SET=newest (half an hour, 8 GB)
+	@$(PYTHON) .ci/versions.py $(SET)
 
 bench: $(READY) ## the measurements against other implementations
 	@$(PY) tests/benchmarks/run.py $(BENCH)

@@ -24,15 +24,18 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from llmcourse.errors import CourseError
 from llmcourse.files import atomic_file
+from llmcourse.frame import AS_TEXT
 
 INK = "#000000"
 # Okabe & Ito (2008), told apart under every common color blindness. Their yellow is left out (contrast 1.3
 # to 1 on white). Lines and bars have these colors; text never has.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MAX_BYTES = 60_000
+_UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML, and so SVG, cannot hold
 _MAX_POINTS = 2_400  # of all lines of a figure together: about 36 kB
 STYLE: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
@@ -42,7 +45,7 @@ STYLE: Any = {
     **dict.fromkeys(("axes.titlesize", "figure.titlesize", "figure.labelsize"), "medium"),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("figure.dpi", "savefig.dpi"), 150),
-    "figure.figsize": (6.5, 3.7),  # inches; with 11-point text, legible from 350 to 700 pixels
+    "figure.figsize": (6.5, 3.7),  # inches; with 11-point text, drawable from 350 to 700 pixels
     "font.size": 11,
     "figure.constrained_layout.use": True,
     "axes.titlelocation": "left",
@@ -72,7 +75,7 @@ class PageFigure:
 
     def _repr_html_(self) -> str:
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
-        return f'<figure class="llm-figure" style="margin:1em 0">{self.svg}{caption}</figure>'
+        return f'<figure class="llm-figure {AS_TEXT}" style="margin:1em 0">{self.svg}{caption}</figure>'
 
     def __repr__(self) -> str:
         return f"[{self.alt}]"
@@ -94,7 +97,7 @@ def show(fig: Figure | Axes | None = None, *, alt: str, caption: str | None = No
     A notebook shows the figure and gets None, so it never appears twice. A plain script cannot show it
     and gets the `PageFigure`, to `save`.
     """
-    alt = " ".join(str(alt).split())
+    alt, caption = drawable(" ".join(str(alt).split())), drawable(caption) if caption else None
     if len(alt) < 20 or " " not in alt:
         raise CourseError(f"Say in alt what the figure shows, in a sentence of 20 characters or more: {alt!r}.")
     if fig is None and not plt.get_fignums():
@@ -117,12 +120,15 @@ def show(fig: Figure | Axes | None = None, *, alt: str, caption: str | None = No
 def _svg(fig: Figure, alt: str) -> str:
     """The figure as one self-contained `<svg>` element that can stand in a page beside others."""
     _lighten(fig)
+    for text in fig.findobj(Text):
+        if (fit := drawable(text.get_text())) != text.get_text():
+            text.set_text(fit)
     buffer, no_clock = io.StringIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the browser has more fonts
         fig.draw_without_rendering()  # titles find their place only while drawing; then the layout is right
         fig.savefig(buffer, format="svg", transparent=True, metadata=no_clock)
-    root = ET.fromstring(buffer.getvalue())
+    root = ET.fromstring(drawable(buffer.getvalue()))  # labels of ticks are made only while drawing
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag.endswith(("}style", "}metadata")):  # this style rule would reach the whole page
@@ -184,6 +190,11 @@ def _lighten(fig: Figure) -> None:
         scatter: Any = artist if isinstance(artist, PathCollection) else None
         if isinstance(artist, QuadMesh) or (scatter and len(scatter.get_offsets()) > 300):
             artist.set_rasterized(True)
+
+
+def drawable(text: str) -> str:
+    """The text with � for each control character and each half of a character (a lone surrogate)."""
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def thin(x: Any, y: Any, limit: int = _MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:

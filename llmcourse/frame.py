@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+# For MathJax, which JupyterLab lets loose on all that a cell shows: what learners and models write is no formula.
+AS_TEXT = "mathjax_ignore tex2jax_ignore"
 # All rules begin with .lc and reach nothing else. Colors come from the page, its ink (currentColor) and its accent
 # (the book's, else JupyterLab's, else a blue that can be seen on white and on black).
 CSS = """
@@ -52,9 +54,10 @@ def fragment(body: str, script: str, data: Any = None, *, label: str, css: str =
     values = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for char in "<\u2028\u2029":  # in a string \u003c means "<", and it cannot close the script element
         values = values.replace(char, f"\\u{ord(char):04x}")
-    key = hashlib.sha256("\0".join((label, body, script, values, css)).encode()).hexdigest()[:12]
-    return f"""<style>{CSS}{css}</style>
-<div class="lc" data-lc="{key}" data-lm-suppress-shortcuts="true" role="group" aria-label="{escape(label)}">{body}</div>
+    key = hashlib.sha256("\0".join((label, body, script, values, css)).encode(errors="replace")).hexdigest()[:12]
+    html = f"""<style>{CSS}{css}</style>
+<div class="lc {AS_TEXT}" data-lc="{key}" data-lm-suppress-shortcuts="true" role="group"
+ aria-label="{escape(label)}">{body}</div>
 <script>(function () {{ "use strict"; const data = {values};
 document.querySelectorAll('[data-lc="{key}"]').forEach(function (root) {{
 if (root.lcReady) return;
@@ -63,3 +66,4 @@ const find = s => root.querySelector(s), say = (s, text) => {{ find(s).textConte
 root.querySelectorAll("[hidden]").forEach(e => {{ e.hidden = false; }});
 {script}
 }}); }})();</script>"""
+    return html.encode(errors="replace").decode()  # half a character (a lone surrogate) could not be sent to a page

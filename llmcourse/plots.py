@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
 from llmcourse.errors import CourseError, is_number
-from llmcourse.figure import COLORS, INK, STYLE, PageFigure, show, style, thin
+from llmcourse.figure import COLORS, INK, STYLE, PageFigure, drawable, show, style, thin
 
 __all__ = [
     "COLORS",
@@ -155,9 +155,9 @@ def dots(
     for n, (name, value) in enumerate((baselines or {}).items()):
         ax.axvline(value, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
         ax.annotate(f"{name} {value:.2f}", (value, 1), (0, 3 + 13 * (n % 2)), textcoords="offset points",
-                    xycoords=("data", "axes fraction"), ha="center")  # fmt: skip
+                    xycoords=("data", "axes fraction"), ha="center", parse_math=False)  # fmt: skip
     ax.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
-    ax.set_yticks(range(len(rows)), rows, parse_math=False)
+    ax.set_yticks(range(len(rows)), map(drawable, rows), parse_math=False)
     ax.tick_params(axis="y", length=0)
     low, high = ax.get_xlim()
     ax.set_xlim(low, high + 0.1 * (high - low))  # room for the numbers
@@ -184,7 +184,7 @@ def _label_ends(ax: Axes, ends: list[Any]) -> Axes:
         leader |= {"linewidth": 0.8, "linestyle": ":"} if x < right - 0.05 * (right - left) else {}
         place = (1.05, to_axes.inverted().transform((1.0, level))[1])
         ax.annotate(name, (min(x, right), y), place, textcoords=("axes fraction", "data"), va="center",
-                    annotation_clip=False, arrowprops=leader)  # fmt: skip
+                    annotation_clip=False, arrowprops=leader, parse_math=False)  # fmt: skip
     ax.set_xlim(left, right)
     return ax
 
@@ -320,17 +320,21 @@ def distribution(
         longest = max(longest, shares.max())
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
-        ax.set_title(name)
+        ax.set_title(name, parse_math=False)
     ax.set(xlim=(0, longest * (1.1 + 0.16 * len(panels))), xticks=[])  # room for the numbers
-    ax.set_yticks(range(len(names)), names, parse_math=False)
+    for ax in axes[0]:  # the panels share their labels, but not that these are no formulas
+        ax.set_yticks(range(len(names)), names, parse_math=False)
     ax.invert_yaxis()
     fig.supxlabel("probability")
     return fig
 
 
+_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: "␡", ord(" "): "␣", ord("\n"): "⏎", ord("\t"): "⇥"}
+
+
 def visible(token: str) -> str:
-    """A token as a label: spaces and line ends can be seen, and a long one is cut."""
-    shown = str(token).translate({ord(" "): "␣", ord("\n"): "⏎", ord("\r"): "␍", ord("\t"): "⇥"})
+    """A token as a label: spaces, line ends and control characters can be seen, and a long one is cut."""
+    shown = drawable(str(token).translate(_PICTURES))
     return shown if len(shown) <= 14 else shown[:13] + "…"
 
 

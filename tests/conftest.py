@@ -1,9 +1,10 @@
-"""Settings that all tests share: one thread, no window system, and hypothesis without a clock."""
+"""Settings that all tests share: one thread, no window system, no network, and hypothesis without a clock."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,34 @@ os.environ.setdefault("LLMCOURSE_PROGRESS", os.devnull)  # what a test solves is
 settings.register_profile("course", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("course"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "course")
+
+
+# A test that asks for another machine fails, whatever it wants there: so all that is tested works offline.
+AT_HOME = {"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::", socket.gethostname()}
+asked: list[str] = []
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    """Python reports every look-up of a name and every connection here, whichever library makes it."""
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):  # an address, or the name of a local file
+        host = arguments[1][0] if isinstance(arguments[1], tuple) else ""
+    else:
+        return
+    host = host.decode() if isinstance(host, bytes) else str(host or "")
+    if host not in AT_HOME:
+        asked.append(host)
+
+
+sys.addaudithook(_note)
+
+
+@pytest.fixture(autouse=True)
+def _offline() -> Iterator[None]:
+    asked.clear()
+    yield
+    assert asked == [], "this test asked for another machine"
 
 
 @pytest.fixture(scope="session")

@@ -39,12 +39,14 @@ class Server:
 
     def __init__(self):
         self.requests, self.altered = [], BODY[:-2] + b"!\n"  # requests: (path, Range header)
+        self.headers = []  # all that was said, request by request
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 asked = self.headers.get("Range")
                 outer.requests.append((self.path, asked))
+                outer.headers.append(dict(self.headers))
                 body = {"/altered": outer.altered, "/long": BODY * 3, "/portal": b"<html>log in</html>"}
                 body = body.get(self.path, BODY)
                 if self.path == "/slow":  # long enough for everybody else to ask as well
@@ -291,6 +293,21 @@ def test_a_later_run_continues_where_an_earlier_one_stopped(corpus, server):
     corpus("/good")
     assert data.load("test") == BODY.decode()
     assert server.requests[-1] == ("/good", f"bytes={len(BODY) // 2}-")
+
+
+@pytest.mark.promise(
+    "Network and privacy",
+    "A download sends nothing about you: the request names the file, the place to continue at and the word llmcourse.",
+)
+def test_a_download_says_nothing_about_the_reader(corpus, server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "a secret")
+    monkeypatch.setenv("USER", "a name")
+    corpus("/truncated", "/b")
+    data.load("test")
+    assert server.requests == [("/truncated", None), ("/b", f"bytes={len(BODY) // 2}-")]
+    first = {"Host": server.url.removeprefix("http://"), "User-Agent": "llmcourse"}
+    first |= {"Accept-Encoding": "identity", "Connection": "close"}
+    assert server.headers == [first, first | {"Range": f"bytes={len(BODY) // 2}-"}]
 
 
 def test_a_server_that_ignores_range_sends_it_all_again(corpus, server):

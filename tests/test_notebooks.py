@@ -109,20 +109,33 @@ def test_the_setup_cell_comes_first_and_touches_neither_torch_nor_numpy(docname:
 def test_the_setup_cell_installs_on_colab_only(
     hosted: bool, installed: bool, installs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    calls = run_setup_cell(hosted, installed, True, monkeypatch)
+    assert len(calls) == installs
+    assert all(call.startswith("pip install --quiet --no-deps ") for call in calls)
+
+
+def test_without_internet_the_setup_cell_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImportError, match="turn the internet on and run this cell again") as caught:
+        run_setup_cell(True, False, False, monkeypatch)
+    assert "\n" not in str(caught.value)
+
+
+def run_setup_cell(hosted: bool, installed: bool, online: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the setup cell asks of IPython, on Colab or elsewhere, with and without a network."""
     calls: list[str] = []
 
     class Shell:
-        def run_line_magic(self, name: str, line: str) -> None:
+        def run_line_magic(self, name: str, line: str) -> None:  # pip's failure raises nothing in a notebook
             calls.append(f"{name} {line}")
 
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    there = lambda name: object() if installed or (calls and online) else None  # noqa: E731
+    monkeypatch.setattr("importlib.util.find_spec", there)
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
     if hosted:
         monkeypatch.setitem(sys.modules, "google.colab", object())
     source = NotebookWriter.of(COURSE).setup_cell().source
     exec(TransformerManager().transform_cell(source), {"get_ipython": Shell})
-    assert len(calls) == installs
-    assert all(call.startswith("pip install --quiet --no-deps ") for call in calls)
+    return calls
 
 
 # ---- A small course in a temporary folder --------------------------------------------------------------

@@ -41,7 +41,10 @@ import sys
 
 hosted = "google.colab" in sys.modules or "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 if hosted and importlib.util.find_spec("llmcourse") is None:
-    %pip install --quiet --no-deps "llmcourse @ git+{url}@{branch}\""""
+    %pip install --quiet --no-deps "llmcourse @ git+{url}@{branch}"
+    if importlib.util.find_spec("llmcourse") is None:
+        raise ImportError("The course was not installed (see above): turn the internet on and run this cell again.")\
+"""
 METADATA = {
     "accelerator": "GPU",
     "colab": {"gpuType": "T4", "provenance": []},
