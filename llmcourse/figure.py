@@ -45,7 +45,7 @@ STYLE: Any = {
     **dict.fromkeys(("axes.titlesize", "figure.titlesize", "figure.labelsize"), "medium"),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     **dict.fromkeys(("figure.dpi", "savefig.dpi"), 150),
-    "figure.figsize": (6.5, 3.7),  # inches; with 11-point text, drawable from 350 to 700 pixels
+    "figure.figsize": (6.5, 3.7),  # inches; with 11-point text, legible from 350 to 700 pixels
     "font.size": 11,
     "figure.constrained_layout.use": True,
     "axes.titlelocation": "left",

@@ -19,7 +19,7 @@ TABLE = re.compile(r"selector_to_html = (\{.*\})$", re.M)
 RANDOM_NAME = re.compile(r"[\w-]+\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.js")
 
 
-FIGURE = re.compile(r'<figure class="llm-figure".*?</figure>', re.S)
+FIGURE = re.compile(r'<figure class="llm-figure\b.*?</figure>', re.S)
 WHOLE = "body_with_figures"
 
 
