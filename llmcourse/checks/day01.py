@@ -115,7 +115,8 @@ def first_odd(items: list[Any]) -> Any:
 
 def text_of(decode: Decode, ids: list[int]) -> str:
     """What `decode` makes of ids that exist."""
-    with blame(f"decode fails on {ids}, all of which exist"):
+    what = f"{ids}, all of which exist" if ids else "the empty list, which should give the empty text"
+    with blame(f"decode fails on {what}"):
         s = decode(ids)
     if s is None:
         raise Wrong("decode returned None: is there a return line at its end?")
@@ -275,6 +276,7 @@ def check_merge_step(learner: Step) -> None:
     judge_merge(learner, [0, 6, 0, 6, 0, 3], 7)  # id 0 is an id
     judge_merge(learner, [4, 4, 4, 1, 4, 4], 300)  # a run of three
     judge_merge(learner, [4, 4, 4, 4, 4], 300)
+    judge_merge(learner, [1, 2, 11, 2, 1, 2, 1, 21], 300)  # 11, 2 holds the digits "1, 2"
     for ids in ([], [3]):
         with blame(f"It fails for {ids}, where there is no pair: return None and a copy"):
             result = call(learner, ids=list(ids), new_id=300)
@@ -366,6 +368,8 @@ def judge_out(ids: list[int], new_id: int, pair: Pair, out: list[int]) -> None:
         raise Wrong("An id too many at the end: the second half of the last pair is written again.")
     if out == keep_second(ids, pair, new_id):
         raise Wrong(f"The second id of the pair is kept behind the new token: {new_id} stands for both, so skip it.")
+    if out == replaced_in_digits(ids, pair, new_id):
+        raise Wrong(f"It looks for the digits of {pair} in a text and finds them inside larger ids: compare whole ids.")
     if a == b and out == replaced(ids[::-1], pair, new_id)[::-1]:
         raise Wrong(f"In a run such as {a}, {a}, {a} it merges from the right: go from left to right.")
     if a == b and out.count(new_id) > wanted.count(new_id):
@@ -380,3 +384,9 @@ def judge_out(ids: list[int], new_id: int, pair: Pair, out: list[int]) -> None:
 def keep_second(ids: list[int], pair: Pair, new_id: int) -> list[int]:
     """What comes out if the loop goes on one place behind a merge instead of two."""
     return [new_id if tuple(ids[i : i + 2]) == pair else ids[i] for i in range(len(ids))]
+
+
+def replaced_in_digits(ids: list[int], pair: Pair, new_id: int) -> list[int]:
+    """What comes out if the ids are written as a text and the pair is replaced there."""
+    written = " ".join(map(str, ids)).replace(f"{pair[0]} {pair[1]}", str(new_id))
+    return [int(word) for word in written.split()]

@@ -373,6 +373,12 @@ def in_place(ids: list[int], new_id: int) -> Any:
     return pair, ids
 
 
+def in_a_text(ids: list[int], pair: Pair, new_id: int) -> list[int]:
+    """Replaces digits: it also finds 1, 2 in 11, 2."""
+    written = ", ".join(map(str, ids)).replace(f"{pair[0]}, {pair[1]}", str(new_id))
+    return [int(word) for word in written.split(", ")]
+
+
 def no_pair_fails(ids: list[int], new_id: int) -> Any:
     return best(ids), swap(ids, best(ids), new_id)
 
@@ -418,6 +424,7 @@ WRONG_MERGE: dict[str, tuple[Any, str]] = {
     "with its count": (whole_counter, "together with its count"),
     "a tuple": (replaces(lambda *a: tuple(swap(*a))), "The second result is of type tuple"),
     "nothing returned": (lambda ids, new_id: None, "Your function returned None"),
+    "in a text": (replaces(in_a_text), "compare whole ids"),
     "zero dropped": (falsy, "The pair is right, but of [0, 6, 0, 6, 0, 3]"),
 }  # fmt: skip
 
