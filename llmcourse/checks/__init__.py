@@ -347,7 +347,7 @@ def first_line(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """A sentence that quotes what the learner made, without its line breaks and of bounded length."""
-    text = " ".join(line.strip() for line in text.splitlines())
+    text = " ".join(line.strip() for line in encodable(text).splitlines())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
@@ -357,6 +357,11 @@ def place(error: BaseException) -> str:
         if not frame.filename.startswith(LIBRARIES):
             return f", in line {frame.lineno}" + (f": `{frame.line[:100]}`" if frame.line else "")
     return ""
+
+
+def encodable(text: str) -> str:
+    """The text with each half of a character as its code, so that it can be printed anywhere."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Output(io.TextIOBase):
@@ -373,6 +378,6 @@ class Output(io.TextIOBase):
 
     def summary(self) -> str:
         """What was printed, set off from our own words."""
-        lines = ["Your code printed:", *(f"  | {line}" for line in self.text.rstrip().splitlines())]
+        lines = ["Your code printed:", *(f"  | {line}" for line in encodable(self.text).rstrip().splitlines())]
         lines += [f"  | … and {self.lost:,} more characters"] if self.lost else []
         return "\n".join(lines) if self.text.strip() else ""
