@@ -65,6 +65,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
         raise CourseError(f"There is no checkpoint at {path}; train one with llmcourse train, or check the path.")
     content = read(path)
     try:
+        if not isinstance(content["model"], dict) or not isinstance(content["training"], dict):
+            raise TypeError("weights and state have names")
         config, weights = GPTConfig.from_dict(content["config"]), dict(content["model"])
         if config.tie_weights:
             weights["transformer.wte.weight"] = weights["lm_head.weight"]

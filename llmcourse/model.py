@@ -104,6 +104,8 @@ class GPTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from a plain dict, such as the one in a checkpoint; an unknown name is a CourseError."""
+        if not isinstance(values, Mapping):
+            raise CourseError(f"A configuration is made from a dict of settings, not from a {type(values).__name__}.")
         known = [f.name for f in fields(cls)]
         if unknown := sorted(str(name) for name in set(values) - set(known)):
             raise CourseError(f"GPTConfig has no setting {', '.join(unknown)}; it has {', '.join(known)}.")

@@ -409,27 +409,28 @@ class Trainer:
         """Go on from `last.pt`, exactly where it stopped; refuses other settings, model, tokenizer or data."""
         saved = checkpoint.load(path)
         state, now = saved.training, asdict(self.config)
-        kinds = {"config": dict, "processes": list}
-        if any(name not in state for name in STATE) or not all(isinstance(state[k], kinds[k]) for k in kinds):
+        if any(name not in state for name in STATE):
             raise CourseError(f"{path} holds a model but not the state of a training run: choose another folder.")
-        changed = [name for name in now | state["config"] if state["config"].get(name) != now.get(name)]
-        changed += [] if saved.model.config == self.model.config else ["the model's configuration"]
-        before, after = (t.to_dict() if t else None for t in (saved.tokenizer, self.tokenizer))
-        changed += [] if before == after else ["the tokenizer"]
-        changed += [] if state["data"] == self.data_id else ["the data"]
-        changed += [] if len(state["processes"]) == self.world_size else ["the number of processes"]
+        try:
+            json.dumps([state[name] for name in ("config", "data", *PROGRESS)])  # no tensors: these can be compared
+            changed = [name for name in now | state["config"] if state["config"].get(name) != now.get(name)]
+            changed += [] if saved.model.config == self.model.config else ["the model's configuration"]
+            before, after = (t.to_dict() if t else None for t in (saved.tokenizer, self.tokenizer))
+            changed += [] if before == after else ["the tokenizer"]
+            changed += [] if state["data"] == self.data_id else ["the data"]
+            changed += [] if len(state["processes"]) == self.world_size else ["the number of processes"]
+            if not changed:
+                self.model.load_state_dict(saved.model.state_dict())
+                self.restore(state)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as e:
+            raise CourseError(
+                f"The state of the training in {path} is damaged, so it cannot go on: choose another folder."
+            ) from e
         if changed:
             raise CourseError(
                 f"The run in {path.parent} was started with different settings ({', '.join(changed)}), so going on "
                 "would not give the same run: use its settings again, or choose another folder."
             )
-        self.model.load_state_dict(saved.model.state_dict())
-        try:
-            self.restore(state)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as e:
-            raise CourseError(
-                f"The state of the training in {path} is damaged, so it cannot go on: choose another folder."
-            ) from e
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over the state of a training; what no training can have saved is an error of some kind."""
@@ -441,7 +442,6 @@ class Trainer:
         finished = step == self.config.max_steps
         if type(log) is not list or not all("step" in dict(r) for r in log) or (finished and not log):
             raise ValueError("this is no log")
-        json.dumps(log)  # it will be written again
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             # The groups follow from the settings, which are the same: only what was learned comes from the file.
             optimizer.load_state_dict(dict(saved) | {"param_groups": optimizer.state_dict()["param_groups"]})

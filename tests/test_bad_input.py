@@ -721,7 +721,7 @@ VALUES = st.one_of(
     "A checkpoint with any one value of its configuration, weights or tokenizer replaced or left out loads as a model "
     "or is refused in one sentence, in a moment, whatever sizes it declares.",
 )
-@settings(max_examples=200, deadline=10_000)
+@settings(max_examples=100, deadline=10_000)
 @given(draw=st.data())
 def test_an_altered_checkpoint_is_a_model_or_a_sentence(folder: Path, draw: st.DataObject) -> None:
     parts = {"config": asdict(CONFIG), "model": weights(), "tokenizer": CHARS.to_dict(), "training": {}}
@@ -791,7 +791,7 @@ def test_weights_that_are_no_numbers_are_told_when_they_are_used(tmp_path: Path)
         sampler.generate(broken.model, IDS[None, :3], 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(draw=st.data())
 def test_bytes_of_one_member_of_a_checkpoint_are_noticed_or_harmless(folder: Path, draw: st.DataObject) -> None:
     """Checksums are renewed: what is altered here is what the file says, not what a broken disk would show."""
@@ -830,7 +830,7 @@ def finished(folder: Path) -> dict[str, Any]:
     "Strangers' files",
     "A training whose saved state has any one value replaced or left out goes on or is refused in one sentence.",
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(draw=st.data())
 def test_an_altered_state_of_a_training_is_one_or_a_sentence(
     folder: Path, finished: dict[str, Any], draw: st.DataObject

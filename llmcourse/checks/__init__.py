@@ -152,7 +152,7 @@ def check(name: str, answer: Any) -> bool:
     else:
         print(f"{name}: not yet. {fault}" + (f'  hint("{name}") has a hint.' if asked.hints else ""))
     if text := printed.summary():
-        print(writable(text))
+        print(text)
     return fault is None
 
 
@@ -347,13 +347,8 @@ def first_line(error: BaseException) -> str:
 
 def one_line(text: str) -> str:
     """A sentence that quotes what the learner made, without its line breaks and of bounded length."""
-    text = writable(" ".join(line.strip() for line in text.splitlines()))
+    text = " ".join(line.strip() for line in encodable(text).splitlines())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def writable(text: str) -> str:
-    """The text with half characters, which no output takes, as codes: "\\ud800"."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def place(error: BaseException) -> str:
@@ -362,6 +357,11 @@ def place(error: BaseException) -> str:
         if not frame.filename.startswith(LIBRARIES):
             return f", in line {frame.lineno}" + (f": `{frame.line[:100]}`" if frame.line else "")
     return ""
+
+
+def encodable(text: str) -> str:
+    """The text with each half of a character as its code, so that it can be printed anywhere."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Output(io.TextIOBase):
@@ -378,6 +378,6 @@ class Output(io.TextIOBase):
 
     def summary(self) -> str:
         """What was printed, set off from our own words."""
-        lines = ["Your code printed:", *(f"  | {line}" for line in self.text.rstrip().splitlines())]
+        lines = ["Your code printed:", *(f"  | {line}" for line in encodable(self.text).rstrip().splitlines())]
         lines += [f"  | … and {self.lost:,} more characters"] if self.lost else []
         return "\n".join(lines) if self.text.strip() else ""

@@ -64,9 +64,8 @@ def check_next_char(learner: Count) -> None:
 
 def judge(learner: Count, prefix: str, most: int, case: str) -> None:
     """Raise the Wrong that fits, unless the shares after `prefix` are right."""
-    books = list(BOOKS)
     try:
-        got = call(learner, books=books, prefix=prefix, most=most)
+        got = call(learner, books=BOOKS, prefix=prefix, most=most)
     except ZeroDivisionError as e:
         raise Wrong(
             f"It divides by zero for the prefix {prefix!r}: when an end of the prefix is never followed by anything, "
@@ -77,8 +76,6 @@ def judge(learner: Count, prefix: str, most: int, case: str) -> None:
             "It looks for a character behind the last one of a book: an occurrence at the very end of a book has no "
             "next character and counts nothing."
         ) from e
-    if books != BOOKS:
-        raise Wrong("Your function changes the list of books, and the caller still needs it: make a new list.")
     shares = as_shares(got, prefix)
     wanted = next_char(BOOKS, prefix, most)
     if same(shares, wanted):

@@ -157,8 +157,8 @@ def test_any_callable_will_do(answer: Any, double: str, said: Say) -> None:
     assert said() == "demo1: right. Doubling: done.\n"
 
 
-def test_a_built_in_function_that_fails_is_not_blamed_on_a_line_of_the_checker(double: str, said: Say) -> None:
-    assert not check(double, torch.linalg.inv)
+def test_a_built_in_function_that_fails_is_not_blamed_on_a_line_of_the_checker(said: Say) -> None:
+    assert not check("day09", torch.linalg.inv)
     assert "What you handed in, or what it returned, is not what the exercise asks for (" in said()
 
 

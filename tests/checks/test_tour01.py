@@ -186,7 +186,7 @@ MISTAKES: dict[str, tuple[Any, str]] = {
     "divided by all characters": (first_known(share=lambda f: {c: k / 60 for c, k in f.items()}), "instead of 1"),
     "all ends together": (added_up, "several ends are added together"),
     "a list": (first_known(share=lambda f: list(f)), "of type list"),
-    "writes into books": (writes_into_books, "changes the list of books"),
+    "writes into books": (writes_into_books, "changes its input books"),
 }  # fmt: skip
 
 
