@@ -80,9 +80,7 @@ class KneserNey:
             # Slot j is the n-gram tokens[j : j + k]: its first k-1 tokens already have a number, so one
             # integer names the whole n-gram, however long, and sorting integers does all the counting.
             codes = context * self.vocab_size + tokens[k - 1 :]
-            level_keys, first, longer, count = np.unique(
-                codes, return_index=True, return_inverse=True, return_counts=True
-            )
+            level_keys, first, longer, count = _distinct(codes)
             if k > 1:
                 # Without its first token, slot j is slot j + 1 of the level below. Counting each distinct
                 # n-gram once gives the number of different tokens that stood before each shorter one.
@@ -240,6 +238,23 @@ class KneserNey:
                 f"{self.vocab_size - 1}): use the tokenizer and vocab_size the ids were made with."
             )
         return array
+
+
+def _distinct(codes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`np.unique` of codes >= 0 with index, inverse and counts, but several times as fast.
+
+    Each code is sorted together with its place, both in one integer: code first, place in the low bits.
+    """
+    places = len(codes).bit_length()
+    if len(codes) == 0 or int(codes.max()).bit_length() + places > 63:  # no room for both
+        return np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    both = np.sort(codes << places | np.arange(len(codes)))
+    place, ordered = both & ((1 << places) - 1), both >> places
+    new = np.append(True, ordered[1:] != ordered[:-1])  # where another code begins
+    begin = np.flatnonzero(new)
+    inverse = np.empty_like(place)
+    inverse[place] = np.cumsum(new) - 1
+    return ordered[begin], place[begin], inverse, np.diff(begin, append=len(codes))
 
 
 def _find(keys: np.ndarray, codes: np.ndarray) -> np.ndarray:
