@@ -64,6 +64,7 @@ $(READY): pyproject.toml $(VENV)/.requirements $(VENV)/.data
 	@echo "Installing llmcourse from this folder ..."
 	@$(PY) -m pip install --quiet --no-deps --editable .
 	@touch $@
+	@echo "Installed. To use the command llmcourse in a terminal: source $(VENV)/bin/activate"
 
 # ---- The book --------------------------------------------------------------------------------------
 book: $(READY) ## run the pages and build the site (a quarter of an hour at first, seconds when little changed; EDITION=student)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmcourse import data
 from llmcourse.errors import CourseError
-from llmcourse.ngram import KneserNey
+from llmcourse.ngram import KneserNey, _distinct
 
 DISCOUNTS = st.sampled_from([None, "modified", 0.3, 0.75])
 
@@ -73,6 +73,14 @@ def test_probabilities_sum_to_one_after_every_context_seen_or_not(corpus, order,
         assert p.shape == (vocab_size,) and p.dtype == np.float64
         assert (p > 0).all()
         assert p.sum() == pytest.approx(1, abs=1e-12)
+
+
+@given(st.lists(st.integers(0, 9), max_size=50), st.sampled_from([0, 1, 2**40, 2**62]))
+def test_counting_by_one_sort_equals_numpys_unique(codes, offset):
+    codes = np.array(codes, dtype=np.int64) + offset
+    wanted = np.unique(codes, return_index=True, return_inverse=True, return_counts=True)
+    for ours, theirs in zip(_distinct(codes), wanted, strict=True):
+        assert ours.tolist() == theirs.tolist()
 
 
 @settings(deadline=None, max_examples=100)

@@ -100,8 +100,12 @@ def write_table(course: Course) -> str:
 def main(arguments: list[str]) -> int:
     course = Course()
     chosen = [Path(argument).resolve() for argument in arguments] or pages(course)
+    if missing := [str(page) for page in chosen if not page.is_file()]:
+        print(f"There is no page {', '.join(missing)}.")
+        return 2
     found = [problem for page in chosen for problem in problems(course, page)]
-    print("\n".join(found) or f"{len(chosen)} lessons are as the standard wants them.")
+    lessons = "1 lesson is" if len(chosen) == 1 else f"{len(chosen)} lessons are"
+    print("\n".join(found) or f"{lessons} as the standard wants.")
     if not arguments:
         print(write_table(course))
     return 1 if found else 0

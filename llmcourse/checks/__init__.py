@@ -127,9 +127,9 @@ def find(name: str) -> Exercise:
     if name not in EXERCISES and any(m.name == module for m in pkgutil.iter_modules(__path__)):
         importlib.import_module(f"{__name__}.{module}")
     if name not in EXERCISES:
-        asked = name.lower().replace(" ", "")
+        asked = re.sub(r"(?<!\d)\d(?!\d)", r"0\g<0>", name.lower().replace(" ", ""))  # "Day 1" is "day01"
         swapped = [n for n in names() if sorted(n) == sorted(asked)]  # "day52"
-        near = swapped or difflib.get_close_matches(asked, names(), n=4, cutoff=0.6)
+        near = [asked] if asked in swapped else swapped or difflib.get_close_matches(asked, names(), n=4, cutoff=0.6)
         advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}."
         raise CourseError(f"There is no exercise {name!r}: {advice}")
     return EXERCISES[name]
@@ -166,7 +166,9 @@ def hint(name: str, n: int | None = None) -> None:
         n = _hints_given[name] = min(_hints_given.get(name, 0) + 1, len(hints))
     elif isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(hints):
         raise CourseError(f"{name} has the hints 1 to {len(hints)}, not {n!r}.")
-    more = f'hint("{name}") has another.' if n < len(hints) else f'The last one; solution("{name}") shows a solution.'
+    more = f'hint("{name}") has another.'
+    if n == len(hints):  # the lessons do not import `solution`
+        more = f'The last one. A solution: from llmcourse.checks import solution; solution("{name}")'
     print(f"Hint {n} of {len(hints)}: {hints[n - 1]}  {more}")
 
 
