@@ -448,7 +448,7 @@ class Trainer:
             for p in (p for group in optimizer.param_groups for p in group["params"]):
                 of_adamw = {"step": (), "exp_avg": p.shape, "exp_avg_sq": p.shape}
                 wanted = {"momentum_buffer": p.shape} if isinstance(optimizer, Muon) else of_adamw
-                moments = {name: value.shape for name, value in optimizer.state[p].items()}
+                moments = {name: value.shape for name, value in optimizer.state.get(p, {}).items()}
                 if step and moments != wanted and (moments or not self.policy.scale):  # a scaler skips first steps
                     raise ValueError("the momentum is that of other weights")
         if state["scaler"]:  # a run that began on a device without fp16 had no scale yet
