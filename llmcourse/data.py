@@ -321,7 +321,9 @@ def get_batch(
         raise CourseError("get_batch draws on the CPU, for the same batches everywhere: use torch.Generator().")
     starts = torch.randint(len(data) - block_size, (batch_size, 1), generator=generator)  # (B, 1)
     index = starts + torch.arange(block_size + 1)  # (B, 1) + (T+1,) -> (B, T+1)
-    if isinstance(data, torch.Tensor):
+    if isinstance(data, torch.Tensor) and data.dtype == torch.uint16:  # PyTorch 2.9 cannot index these on a CPU
+        window = data.view(torch.int16)[index.to(data.device)].to(torch.int64) & 0xFFFF
+    elif isinstance(data, torch.Tensor):
         window = data[index.to(data.device)]
     else:
         window = torch.from_numpy(data[index.numpy()].astype(np.int64))

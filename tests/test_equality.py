@@ -354,6 +354,7 @@ def test_the_same_merges_in_hugging_faces_tokenizers_give_the_same_ids(trained, 
 # ---- a model in two halves ------------------------------------------------------------------------------------------
 
 STEPS, BATCH = 6, 8
+SHARDED = ("adamw", "muon") if torch.__version__ >= "2.13" else ("adamw",)  # 2.9 cannot average sharded momenta
 
 
 def small_training(optimizer: str, rank: int = 0, processes: int = 1) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -390,7 +391,7 @@ def shard(folder: str) -> None:
     """One of two processes."""
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    results = {optimizer: small_training(optimizer, rank, 2) for optimizer in ("adamw", "muon")}
+    results = {optimizer: small_training(optimizer, rank, 2) for optimizer in SHARDED}
     if rank == 0:
         torch.save(results, Path(folder, "results.pt"))
     torch.distributed.destroy_process_group()
