@@ -5,7 +5,10 @@ character, a damaged file. Its message is one sentence that says what to do. Eve
 wrong is a bug and keeps its traceback. The command line prints a `CourseError` and exits with code 2.
 """
 
+import difflib
 import math
+import re
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,3 +32,11 @@ def check_number(name: str, value: Any, low: float, high: float, *, whole: bool 
         limits = f"{'above' if above else 'of at least'} {low:g}"
         limits += f" and at most {high:g}" if high < math.inf else ""
         raise CourseError(f"{name} must be {what} {limits}, not {value!r}.")
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence about a name that is none: the nearest of the known ones, such as day01 for "Day 1"."""
+    asked = re.sub(r"(?<!\d)\d(?!\d)", r"0\g<0>", name.lower().replace(" ", ""))
+    swapped = [n for n in known if sorted(n) == sorted(asked)]  # "day52"
+    near = [asked] if asked in swapped else swapped or difflib.get_close_matches(asked, known, n=4, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}."

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .errors import CourseError
+from .errors import CourseError, did_you_mean
 from .frame import fragment
 
 FOLDER = Path(__file__).parent / "quizzes"
@@ -220,7 +220,7 @@ def quiz(name: str, folder: Path = FOLDER) -> Quiz:
     """The quiz of a page; CourseError for an unknown name and, with file and question, for a malformed file."""
     path = folder / f"{name}.toml"
     if name not in names(folder):
-        raise CourseError(f"There is no quiz {name!r}; there are: {', '.join(names(folder)) or 'none'}.")
+        raise CourseError(f"There is no quiz {name!r}: {did_you_mean(str(name), names(folder))}")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

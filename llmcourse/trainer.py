@@ -322,8 +322,11 @@ class Trainer:
         return self.seconds
 
     def diverged(self) -> bool:
-        """Whether a weight is nan or infinite."""
-        return not torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
+        """Whether a weight is nan or infinite. Their norm is quick and clears nearly every model; else each is."""
+        weights = list(self.model.parameters())
+        if torch.nn.utils.get_total_norm(weights).isfinite():
+            return False
+        return not all(w.isfinite().all() for w in weights)
 
     def evaluate(self) -> Record:
         """Validation loss now, and what `on_eval` adds; counts the evaluations since the best one."""

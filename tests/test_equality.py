@@ -354,7 +354,8 @@ def test_the_same_merges_in_hugging_faces_tokenizers_give_the_same_ids(trained, 
 # ---- a model in two halves ------------------------------------------------------------------------------------------
 
 STEPS, BATCH = 6, 8
-SHARDED = ("adamw", "muon") if torch.__version__ >= "2.13" else ("adamw",)  # 2.9 cannot average sharded momenta
+# PyTorch 2.9 cannot average sharded momenta, and rounds more.
+SHARDED, ROUNDING = (("adamw", "muon"), 1e-13) if torch.__version__ >= "2.13" else (("adamw",), 1e-8)
 
 
 def small_training(optimizer: str, rank: int = 0, processes: int = 1) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -415,7 +416,7 @@ def test_a_model_sharded_over_two_processes_trains_like_the_whole_one(tmp_path):
     for optimizer, (losses, weights) in torch.load(tmp_path / "results.pt").items():
         alone, whole = small_training(optimizer)
         assert losses == pytest.approx(alone, rel=1e-9) and not math.isclose(alone[0], alone[-1], rel_tol=0.01)
-        torch.testing.assert_close(weights, whole, rtol=0, atol=1e-8)
+        torch.testing.assert_close(weights, whole, rtol=0, atol=ROUNDING)
 
 
 if __name__ == "__main__":

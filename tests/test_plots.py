@@ -124,6 +124,32 @@ def test_text_and_axes_have_the_color_and_the_font_of_the_page_even_without_styl
     assert "font-weight:700" in svg and "font-style:" in svg
 
 
+def luminance(rgb: np.ndarray) -> float:
+    """Relative luminance of a color, as WCAG 2 defines it."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.promise(
+    "The site",
+    "Words in a figure that have the color of a curve keep a contrast of 4.5 to 1, in the light and in the dark.",
+)
+@pytest.mark.parametrize(("ink", "paper"), [("#222832", "#ffffff"), ("#ced6dd", "#14181e")])  # of the theme
+def test_words_in_the_color_of_a_curve_are_mixed_with_ink_until_they_can_be_read(ink: str, paper: str):
+    fig, ax = plt.subplots()
+    for color in plots.COLORS:
+        ax.annotate("a curve", (0.5, 0.5), color=color)
+    ax.annotate("on a dark cell", (0.5, 0.5), color="white")
+    svg = page(fig).svg
+    mixed = re.findall(r"<text style=\"[^\"]*fill:color-mix\(in srgb,(#\w{6}) (\d+)%,currentColor\)", svg)
+    assert [color.upper() for color, _ in mixed] == list(plots.COLORS[:-1]) and "fill:#ffffff" in svg
+    to_rgb = matplotlib.colors.to_rgb
+    for color, share in mixed:
+        text = np.average([to_rgb(color), to_rgb(ink)], axis=0, weights=[int(share), 100 - int(share)])
+        dark, light = sorted((luminance(text), luminance(np.array(to_rgb(paper)))))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, color
+
+
 def test_the_shorthand_of_older_matplotlib_also_loses_its_font():
     css = figure._attribute("style", "font: italic 700 10px 'DejaVu Sans', sans-serif; text-anchor: middle")
     rules = set(css.split(";"))

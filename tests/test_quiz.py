@@ -132,9 +132,12 @@ def test_a_terminal_gets_questions_and_answers_as_text(name: str) -> None:
     assert not re.search(r"\$|<|\\[a-z]", repr(found) + found.answers())
 
 
-def test_an_unknown_quiz_is_named_and_the_known_ones_listed() -> None:
-    with pytest.raises(CourseError, match=r"no quiz 'day99'; there are: .*one_sitting"):
-        quiz("day99")
+def test_an_unknown_quiz_is_named_with_its_neighbor_or_all_there_are() -> None:
+    for name, near in (("day9", "day09"), ("Day 9", "day09"), ("day90", "day09"), ("speed run", "speedrun")):
+        with pytest.raises(CourseError, match=rf"no quiz '{name}': did you mean {near}\?"):
+            quiz(name)
+    with pytest.raises(CourseError, match=r"no quiz 'poem': there are .*one_sitting"):
+        quiz("poem")
     with pytest.raises(CourseError, match="no quiz"):
         quiz("../quizzes/one_sitting")
 

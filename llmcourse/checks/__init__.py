@@ -19,7 +19,6 @@ sentence. Exercises are kept by day (`day09.py` holds "day09", "day09b", …), l
 import ast
 import contextlib
 import ctypes
-import difflib
 import importlib
 import inspect
 import io
@@ -40,7 +39,7 @@ import torch
 from torch import Tensor
 
 from .. import progress
-from ..errors import CourseError
+from ..errors import CourseError, did_you_mean
 
 __all__ = [
     "Exercise", "Wrong", "blame", "call", "check", "exercise", "hint", "load_optimizers", "names", "solution", "tensor",
@@ -127,11 +126,7 @@ def find(name: str) -> Exercise:
     if name not in EXERCISES and any(m.name == module for m in pkgutil.iter_modules(__path__)):
         importlib.import_module(f"{__name__}.{module}")
     if name not in EXERCISES:
-        asked = re.sub(r"(?<!\d)\d(?!\d)", r"0\g<0>", name.lower().replace(" ", ""))  # "Day 1" is "day01"
-        swapped = [n for n in names() if sorted(n) == sorted(asked)]  # "day52"
-        near = [asked] if asked in swapped else swapped or difflib.get_close_matches(asked, names(), n=4, cutoff=0.6)
-        advice = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}."
-        raise CourseError(f"There is no exercise {name!r}: {advice}")
+        raise CourseError(f"There is no exercise {name!r}: {did_you_mean(name, names())}")
     return EXERCISES[name]
 
 
