@@ -49,8 +49,9 @@ class GPTConfig:
     `position` is how the model knows the order, `norm` and `norm_position` which normalization stands
     before ("pre") or after ("post") each sublayer, `activation` the MLP's nonlinearity, `qk_norm`
     normalizes queries and keys, `tie_weights` shares the embedding with the output head, `bias` gives every
-    linear layer and LayerNorm a bias, `zero_init` lets each sublayer start by adding nothing, `ngram` above 1
-    also looks up each pair of tokens (2), each triple (3) and so on, in tables of at most `ngram_rows` rows.
+    linear layer and LayerNorm a bias, `init_std` is the typical size of a weight at the start, `zero_init` lets
+    each sublayer start by adding nothing, `ngram` above 1 also looks up each pair of tokens (2), each triple (3)
+    and so on, in tables of at most `ngram_rows` rows.
 
     Raises CourseError if a value has the wrong type, is out of range or does not fit the others.
     """
@@ -69,6 +70,7 @@ class GPTConfig:
     activation: str = "gelu_tanh"
     qk_norm: bool = False
     zero_init: bool = False
+    init_std: float = 0.02
     ngram: int = 1
     ngram_rows: int = 16384
 
@@ -85,6 +87,8 @@ class GPTConfig:
         number = isinstance(self.dropout, int | float) and not isinstance(self.dropout, bool)
         if not (number and 0 <= self.dropout < 1):
             raise CourseError(f"dropout must be a number from 0 up to (not including) 1, not {self.dropout!r}.")
+        if type(self.init_std) not in (int, float) or not 0 < self.init_std <= 1:
+            raise CourseError(f"init_std must be a number above 0 and at most 1, not {self.init_std!r}.")
         if self.n_embd % self.n_head:
             fitting = math.ceil(self.n_embd / self.n_head) * self.n_head
             raise CourseError(
@@ -314,7 +318,7 @@ class GPT(nn.Module):
         if config.position == "learned":
             parts["wpe"] = nn.Embedding(config.block_size, config.n_embd)
         elif config.position == "sinusoidal":
-            table = 0.02 * sinusoids(config.block_size, config.n_embd)  # the size of the learned ones
+            table = config.init_std * sinusoids(config.block_size, config.n_embd)  # as large as the learned ones
             self.register_buffer("positions", table, persistent=False)
         if config.ngram > 1:
             parts["ngrams"] = nn.ModuleList(NgramEmbedding(config, n) for n in range(2, config.ngram + 1))
@@ -329,15 +333,16 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """GPT-2's initialization: N(0, 0.02), and less on the layers that write to the residual stream.
+        """GPT-2's initialization: N(0, init_std), and less on the layers that write to the residual stream.
 
         2 * n_layer sublayers add up on that stream; 1 / sqrt of their number keeps its size at any depth.
         """
-        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        std = self.config.init_std
+        residual_std = std / math.sqrt(2 * self.config.n_layer)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 writes = name.endswith("c_proj")
-                nn.init.normal_(module.weight, std=residual_std if writes else 0.02)
+                nn.init.normal_(module.weight, std=residual_std if writes else std)
                 if writes and self.config.zero_init:
                     nn.init.zeros_(module.weight)
             if isinstance(module, nn.Linear) and module.bias is not None:

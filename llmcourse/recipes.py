@@ -131,14 +131,14 @@ RECIPES: dict[str, Recipe] = {
         {"max_steps": 5000, "batch_size": 64, "learning_rate": 1e-3, "min_lr": 1e-4},
     ),
     "canonical": Recipe(
-        "GPT-2's architecture, 4 layers, 128 wide, context 64, with a schedule tuned for a CPU.",
-        CPU_SHAPE,
-        {"max_steps": 1100, "learning_rate": 4e-3, "warmup_steps": 50, "schedule": "linear"},
+        "GPT-2's architecture, 4 layers, 128 wide, context 64, with a start and a schedule that fit its size.",
+        CPU_SHAPE | {"init_std": 0.05},  # 0.02 · √(768 / 128): GPT-2's start, for another width
+        {"max_steps": 780, "learning_rate": 4e-3, "beta1": 0.8, "warmup_steps": 50, "schedule": "linear"},
     ),
     "fast": Recipe(
         "As wide and as deep, with rotary positions, QK-norm, Muon and tables for runs of two to four characters.",
         CPU_SHAPE | FAST_SHAPE | {"ngram": 4},
-        FAST_TRAINING | {"max_steps": 110, "muon_rounds": 3},
+        FAST_TRAINING | {"max_steps": 80, "muon_rounds": 3, "beta1": 0.8},
     ),
     "cpu-gpt2": Recipe(
         "GPT-2's architecture, 4 layers, 192 wide, context 128: a quarter of an hour on two CPU cores.",

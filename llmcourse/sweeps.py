@@ -115,7 +115,7 @@ class Sweep:
         return f"{self.about} {how_many}, on {self.machine['name']}, torch {self.machine['torch']}."
 
 
-_STEPS = {"max_steps": 200, "warmup_steps": 20}
+_STEPS = {"max_steps": 200, "warmup_steps": 20, "learning_rate": 4e-3, "beta1": 0.9, "init_std": 0.02}
 
 
 def _chain(*steps: tuple[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -177,6 +177,11 @@ SWEEPS = {
             "fast, learned positions": _FAST | {"position": "learned"},
             "fast, AdamW": _FAST | {"optimizer": "adamw", "learning_rate": 4e-3, "warmup_steps": 20},
             "fast, half the steps, twice the batch": _FAST | {"max_steps": 100, "batch_size": 24},
+            "GPT-2, beta1 0.8": _STEPS | {"beta1": 0.8},
+            "GPT-2, start 0.05": _STEPS | {"init_std": 0.05},
+            "GPT-2, start 0.05, beta1 0.8": _STEPS | {"init_std": 0.05, "beta1": 0.8},
+            "fast, beta1 0.8": _FAST | {"beta1": 0.8},
+            "fast, start 0.05": _FAST | {"init_std": 0.05},
         },
     ),
     "context_rate": Plan(

@@ -107,12 +107,12 @@ def train_the_library(model: torch.nn.Module, c: TrainConfig, train: torch.Tenso
     """The canonical recipe as a stranger would write it: AdamW, clipping, and a triangle as the learning rate."""
     matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=False, foreach=False)
+    optimizer = torch.optim.AdamW(groups, betas=(c.beta1, c.beta2), fused=False, foreach=False)
     generator, losses = torch.Generator().manual_seed(c.seed), []
     for step in range(c.max_steps):
         up, down = (step + 1) / c.warmup_steps, (c.max_steps - step) / (c.max_steps - c.warmup_steps)
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * min(up, down)
+            group["lr"] = c.learning_rate * min(up, down)
         x, y = data.get_batch(train, 12, BLOCK, generator)
         loss = F.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
         optimizer.zero_grad()

@@ -410,18 +410,21 @@ def test_the_loss_is_the_mean_cross_entropy_in_nats_per_token():
 
 @pytest.mark.parametrize("n_layer", [1, 2, 8])
 @pytest.mark.parametrize("zero_init", BOTH)
-def test_initial_weights_have_gpt2s_scale(n_layer, zero_init):
-    model = build(vocab_size=65, block_size=64, n_layer=n_layer, n_embd=96, tie_weights=False, zero_init=zero_init)
+@pytest.mark.parametrize("std", [0.02, 0.05])
+def test_initial_weights_have_gpt2s_scale_or_the_one_that_was_asked_for(n_layer, zero_init, std):
+    asked = {} if std == 0.02 else {"init_std": std}
+    shape = {"vocab_size": 65, "block_size": 64, "n_layer": n_layer, "n_embd": 96, "tie_weights": False}
+    model = build(**shape, zero_init=zero_init, **asked)
     for name, p in model.named_parameters():
         if name.endswith("bias"):
             assert (p == 0).all(), name
         elif "ln_" in name:
             assert (p == 1).all(), name
         elif name.endswith("c_proj.weight"):
-            expected = 0.0 if zero_init else 0.02 / math.sqrt(2 * n_layer)
+            expected = 0.0 if zero_init else std / math.sqrt(2 * n_layer)
             assert p.std().item() == pytest.approx(expected, rel=0.04), name
         else:
-            assert p.std().item() == pytest.approx(0.02, rel=0.04) and abs(p.mean()) < 1e-3, name
+            assert p.std().item() == pytest.approx(std, rel=0.04) and abs(p.mean()) < std / 20, name
 
 
 def test_tied_weights_are_one_matrix():
@@ -579,6 +582,8 @@ def fits(name, value):
         return type(value) is bool
     if name == "dropout":
         return type(value) in (int, float) and 0 <= value < 1
+    if name == "init_std":
+        return type(value) in (int, float) and 0 < value <= 1
     return isinstance(value, str) and value in CHOICES[name]
 
 
@@ -631,6 +636,14 @@ def test_dropout_must_leave_something():
             GPTConfig(dropout=wrong)
         assert_one_sentence(error)
     assert GPTConfig(dropout=0).dropout == 0
+
+
+def test_weights_must_start_with_a_size():
+    for wrong in (0, -0.02, 1.5, math.nan, math.inf, "0.02", None, True):
+        with pytest.raises(CourseError, match=r"^init_std must be a number") as error:
+            GPTConfig(init_std=wrong)
+        assert_one_sentence(error)
+    assert GPTConfig(init_std=1).init_std == 1
 
 
 @given(st.integers(1, 300), st.integers(1, 40))

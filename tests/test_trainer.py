@@ -599,7 +599,7 @@ ANOTHER = {  # of every setting, a value that it could have had
 ANOTHER_SHAPE = {
     "vocab_size": 12, "block_size": 9, "n_layer": 1, "n_head": 1, "n_embd": 8, "dropout": 0.3, "bias": False,
     "tie_weights": False, "position": "rope", "norm": "rmsnorm", "norm_position": "post", "activation": "relu",
-    "qk_norm": True, "zero_init": True, "ngram": 2, "ngram_rows": 100,
+    "qk_norm": True, "zero_init": True, "init_std": 0.05, "ngram": 2, "ngram_rows": 100,
 }  # fmt: skip
 
 

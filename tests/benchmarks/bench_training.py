@@ -4,6 +4,9 @@ The peer is nanoGPT's own `train.py`, run unchanged in a copy of its folder with
 CPU: 4 layers, 4 heads, 128 wide, context 64, batch 12, 2,000 steps. Everybody has one thread, and what counts is its
 CPU time while it trains, without imports and evaluations: a busy machine disturbs that little. Runs are interleaved.
 
+The fast recipe is also measured beside a table: half of each bet is its own, half a 6-gram's that was counted on the
+same text, and the counting is a part of its time.
+
 Three losses, the same for every model, in nats per character: over the whole validation split in windows of 64, each
 character scored once; over its second half alone, on which nothing was tuned; and as nanoGPT's script estimates it, on
 200 random batches.
@@ -24,12 +27,14 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from llmcourse import data, recipes
 from llmcourse.data import get_batch
 from llmcourse.evaluation import evaluate
 from llmcourse.model import GPT, GPTConfig
+from llmcourse.ngram import KneserNey
 from llmcourse.trainer import Trainer
 
 STEPS, BATCH, WINDOW = 2000, 12, 64
@@ -53,13 +58,31 @@ class Outcome:
     random: float
 
 
-def judge(model: GPT, val: Tensor, seconds: float) -> Outcome:
-    """The three losses of a model."""
+class BesideTable(nn.Module):
+    """A GPT and a table of n-grams, mixed: half of the probability of each next token comes from either.
+
+    The shares were chosen on the first half of the validation split, among tenths.
+    """
+
+    def __init__(self, gpt: GPT, table: KneserNey) -> None:
+        super().__init__()
+        self.gpt, self.table = gpt, table
+        self.config, self.lm_head = gpt.config, gpt.lm_head
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Log-probabilities `(B, T, V)` of the next tokens, from `idx (B, T)`: as good as logits."""
+        counted = torch.from_numpy(self.table.distributions(idx.numpy())).float()
+        return (0.5 * self.gpt(idx).softmax(dim=-1) + 0.5 * counted).log()
+
+
+def judge(model: Any, val: Tensor, seconds: float) -> Outcome:
+    """The three losses of a model that gives logits."""
     whole, untouched = (evaluate(model, part, batch_size=256) for part in (val, val[len(val) // 2 :]))
     generator = torch.Generator().manual_seed(1)
+    model.eval()
     with torch.no_grad():
         batches = (get_batch(val, BATCH, WINDOW, generator) for _ in range(200))
-        random = mean(model.eval().loss(x, y).item() for x, y in batches)
+        random = mean(F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item() for x, y in batches)
     return Outcome(seconds, whole, untouched, random)
 
 
@@ -104,55 +127,76 @@ def run_nanogpt(folder: Path, val: Tensor, seed: int) -> Outcome:
     return judge(model, val, last - first)
 
 
-def run_ours(name: str, seed: int, **settings: Any) -> Outcome:
-    """One of our recipes."""
+def train_ours(name: str, seed: int, **settings: Any) -> tuple[GPT, float]:
+    """A model trained with one of our recipes, and the seconds that took."""
     recipe = recipes.get(name).with_settings(seed=1337 + seed, eval_interval=10**6, **settings)
-    model, _, train, val = recipes.prepare(recipe)
+    model, _, train, _ = recipes.prepare(recipe)
     trainer = Trainer(model, recipe.train_config(), train, device="cpu", progress=False)
     start = time.process_time()
     trainer.run()
-    return judge(model, val, time.process_time() - start)
+    return model, time.process_time() - start
+
+
+def count(train: Tensor) -> tuple[KneserNey, float]:
+    """The 6-gram of the training text, and the seconds it took to count."""
+    start = time.process_time()
+    table = KneserNey(6, int(train.max()) + 1, "modified").fit(train.numpy())
+    return table, time.process_time() - start
 
 
 def measure(nanogpt: Path | None, repeats: int = 3) -> list[dict[str, Any]]:
     """Rows for the table; without a nanoGPT folder there is no peer and nothing is measured."""
     if nanogpt is None:
         return []
-    val = recipes.prepare(recipes.get("canonical"))[3]
+    _, _, train, val = recipes.prepare(recipes.get("canonical"))
     theirs: list[Outcome] = []
     short: dict[str, list[Outcome]] = {name: [] for name in RECIPES}  # until its loss
     equal: dict[str, list[Outcome]] = {name: [] for name in RECIPES}  # for its time
+    beside: list[Outcome] = []  # the fast one of these, beside a table
     for seed in range(repeats):
         theirs.append(run_nanogpt(nanogpt, val, seed))
         for name in RECIPES:
-            short[name].append(run_ours(name, seed))
-            step = short[name][-1].seconds / recipes.get(name).train_config().max_steps
-            equal[name].append(run_ours(name, seed, max_steps=int(theirs[-1].seconds / step)))
+            model, seconds = train_ours(name, seed)
+            short[name].append(judge(model, val, seconds))
+            step = seconds / recipes.get(name).train_config().max_steps
+            model, seconds = train_ours(name, seed, max_steps=int(theirs[-1].seconds / step))
+            equal[name].append(judge(model, val, seconds))
             print(f"  seed {seed}, {name}: {short[name][-1]}, {equal[name][-1]} against {theirs[-1]}", flush=True)
-    return [row | {"peer_name": "nanoGPT"} for name in RECIPES for row in rows(name, theirs, short[name], equal[name])]
+        table, counting = count(train)
+        beside.append(judge(BesideTable(model, table), val, seconds + counting))
+        print(f"  seed {seed}, {name} beside a 6-gram: {beside[-1]}", flush=True)
+    found = []
+    for name in RECIPES:
+        found += [time_row(name, theirs, short[name]), *loss_rows(f"{name} recipe", theirs, equal[name])]
+    found += loss_rows("fast recipe beside a 6-gram", theirs, beside)
+    return [row | {"peer_name": "nanoGPT"} for row in found]
 
 
-def rows(name: str, theirs: list[Outcome], short: list[Outcome], equal: list[Outcome]) -> list[dict[str, Any]]:
-    """The rows of one recipe, from the outcomes of each seed.
-
-    The steps that fit into nanoGPT's time are known only from a shorter run, so the longer one misses it a little: the
-    rows say by how much.
-    """
+def time_row(name: str, theirs: list[Outcome], ours: list[Outcome]) -> dict[str, Any]:
+    """How long a recipe takes to a loss that is surely below the peer's."""
     goal = median(t.whole for t in theirs) - MARGIN
-    reached = sum(o.whole <= goal for o in short)
-    worst = max(o.whole for o in short)
-    time_row = {
+    reached = sum(o.whole <= goal for o in ours)
+    worst = max(o.whole for o in ours)
+    return {
         "what": f"train, {name} recipe: time to nanoGPT's loss − {MARGIN} (at most {goal:.3f}; ours {worst:.3f} at "
-        f"worst, reached by {reached} of {len(short)} seeds)",
-        "ours": median(o.seconds for o in short),
+        f"worst, reached by {reached} of {len(ours)} seeds)",
+        "ours": median(o.seconds for o in ours),
         "peer": median(t.seconds for t in theirs),
-        "ratio": median(t.seconds / o.seconds for t, o in zip(theirs, short, strict=True)),
+        "ratio": median(t.seconds / o.seconds for t, o in zip(theirs, ours, strict=True)),
         "unit": "s",
     }
-    share = median(o.seconds / t.seconds for t, o in zip(theirs, equal, strict=True))
-    loss_rows = []
+
+
+def loss_rows(what: str, theirs: list[Outcome], ours: list[Outcome]) -> list[dict[str, Any]]:
+    """The losses after the peer's time.
+
+    The steps that fit into that time are known only from a shorter run, so the run misses it a little: the rows say by
+    how much.
+    """
+    share = median(o.seconds / t.seconds for t, o in zip(theirs, ours, strict=True))
+    found = []
     for key, words in LOSSES.items():
-        ours, peer = (median(getattr(o, key) for o in runs) for runs in (equal, theirs))
-        what = f"train, {name} recipe: loss after nanoGPT's time (ours took {share:.2f} of it), {words}"
-        loss_rows.append({"what": what, "ours": ours, "peer": peer, "ratio": peer / ours, "unit": "nats/char"})
-    return [time_row, *loss_rows]
+        our, peer = (median(getattr(o, key) for o in runs) for runs in (ours, theirs))
+        row = {"ours": our, "peer": peer, "ratio": peer / our, "unit": "nats/char"}
+        found.append(row | {"what": f"train, {what}: loss after nanoGPT's time (ours took {share:.2f} of it), {words}"})
+    return found

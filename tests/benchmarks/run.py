@@ -42,7 +42,7 @@ def table(rows: list[dict]) -> str:
     lines = ["| what | ours | peer | | ratio |", "|---|---:|---:|---|---:|"]
     for row in rows:
         lines.append(
-            f"| {row['what']} | {row['ours']:,.3g} {row['unit']} | {row['peer']:,.3g} {row['unit']} "
+            f"| {row['what']} | {row['ours']:,.4g} {row['unit']} | {row['peer']:,.4g} {row['unit']} "
             f"| {row['peer_name']} | {row['ratio']:.2f} |"
         )
     return "\n".join(lines)
