@@ -138,7 +138,7 @@ RECIPES: dict[str, Recipe] = {
     "fast": Recipe(
         "As wide and as deep, with rotary positions, QK-norm, Muon and tables for runs of two to four characters.",
         CPU_SHAPE | FAST_SHAPE | {"ngram": 4},
-        FAST_TRAINING | {"max_steps": 80, "muon_rounds": 3, "beta1": 0.8},
+        FAST_TRAINING | {"max_steps": 95, "muon_rounds": 3, "beta1": 0.8},
     ),
     "cpu-gpt2": Recipe(
         "GPT-2's architecture, 4 layers, 192 wide, context 128: a quarter of an hour on two CPU cores.",

@@ -153,13 +153,15 @@ def measure(nanogpt: Path | None, repeats: int = 3) -> list[dict[str, Any]]:
     short: dict[str, list[Outcome]] = {name: [] for name in RECIPES}  # until its loss
     equal: dict[str, list[Outcome]] = {name: [] for name in RECIPES}  # for its time
     beside: list[Outcome] = []  # the fast one of these, beside a table
+    pace: dict[str, float] = {}  # seconds of a step, from the longest run so far
     for seed in range(repeats):
         theirs.append(run_nanogpt(nanogpt, val, seed))
         for name in RECIPES:
             model, seconds = train_ours(name, seed)
             short[name].append(judge(model, val, seconds))
-            step = seconds / recipes.get(name).train_config().max_steps
-            model, seconds = train_ours(name, seed, max_steps=int(theirs[-1].seconds / step))
+            steps = int(theirs[-1].seconds / pace.get(name, seconds / recipes.get(name).train_config().max_steps))
+            model, seconds = train_ours(name, seed, max_steps=steps)
+            pace[name] = seconds / steps
             equal[name].append(judge(model, val, seconds))
             print(f"  seed {seed}, {name}: {short[name][-1]}, {equal[name][-1]} against {theirs[-1]}", flush=True)
         table, counting = count(train)
@@ -190,8 +192,8 @@ def time_row(name: str, theirs: list[Outcome], ours: list[Outcome]) -> dict[str,
 def loss_rows(what: str, theirs: list[Outcome], ours: list[Outcome]) -> list[dict[str, Any]]:
     """The losses after the peer's time.
 
-    The steps that fit into that time are known only from a shorter run, so the run misses it a little: the rows say by
-    how much.
+    The steps that fit into that time are known only from the runs before, so the run misses it a little: the rows say
+    by how much.
     """
     share = median(o.seconds / t.seconds for t, o in zip(theirs, ours, strict=True))
     found = []
