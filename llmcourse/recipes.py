@@ -171,6 +171,6 @@ PRESETS = ("tiny", "small", "medium")
 
 def get(name: str) -> Recipe:
     """The recipe called `name`; CourseError names the ones there are."""
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise CourseError(f"There is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]

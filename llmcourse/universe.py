@@ -271,7 +271,8 @@ class Universe:
 
         Raises CourseError if `text` could not have been written in this universe.
         """
-        return np.array([-np.log(p[c]) for c, p in zip(text, self._walk(text), strict=True)])
+        steps = list(self._walk(text))
+        return np.array([-np.log(p[c]) for c, p in zip(text, steps, strict=True)])
 
     def distributions(self, text: str, alphabet: str | None = None) -> np.ndarray:
         """The true probability of every next character before each character of `text`, `(N, V)`.
@@ -279,15 +280,18 @@ class Universe:
         `text` starts with a book. `alphabet` gives the order of the V columns; None means `self.alphabet`.
         Raises CourseError if `text` could not have been written in this universe.
         """
+        steps = list(self._walk(text))
         column = {c: i for i, c in enumerate(self.alphabet if alphabet is None else alphabet)}
         table = np.zeros((len(text), len(column)))
-        for row, p in zip(table, self._walk(text), strict=True):
+        for row, p in zip(table, steps, strict=True):
             for c, share in p.items():
                 row[column[c]] = share
         return table
 
     def _walk(self, text: str) -> Iterator[dict[str, float]]:
         """The distribution of the next character before each character of `text`."""
+        if not isinstance(text, str):
+            raise CourseError(f"The universe reads text (str), not {type(text).__name__}; decode ids or join a list.")
         state, so_far = START, ""  # what is read of the arc
         for i, c in enumerate(text):
             p = self._continuations(state)[so_far]

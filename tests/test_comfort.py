@@ -6,7 +6,9 @@ import ast
 import re
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import build_book
 import pytest
 from api import Entry, entries
 from archive import archive_name, write_archive
@@ -108,6 +110,29 @@ def test_the_archive_holds_the_site_and_not_itself(tmp_path: Path) -> None:
         assert archive.namelist() == ["my-book/book/one.html", "my-book/index.html"]
         assert archive.read("my-book/index.html") == b"<p>Hello"
     assert write_archive(course).read_bytes() == first
+
+
+def test_only_a_site_without_problems_from_these_very_sources_is_not_built_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = SimpleNamespace(root=tmp_path, build_folder=tmp_path, site_folder=tmp_path, pages=[], toc=[])
+    course.site_of = lambda edition: tmp_path
+    page, built = tmp_path / "_toc.yml", []
+
+    def build(course: object) -> list[str]:
+        built.append(page.read_text())
+        if built[-1] == "changed while it is built":
+            page.write_text("late")
+        return ["a warning"] if built[-1] == "bad" else []
+
+    monkeypatch.setattr(build_book, "Course", lambda: course)
+    monkeypatch.setattr(build_book, "fill_cache", lambda *args: [])
+    monkeypatch.setattr(build_book, "build", build)
+    for text, problems in (("good", 0), ("good", 0), ("bad", 1), ("good", 0), ("changed while it is built", 0)):
+        page.write_text(text)
+        assert build_book.main([]) == problems
+    assert build_book.main([]) == 0
+    assert built == ["good", "bad", "good", "changed while it is built", "late"]
 
 
 def test_the_table_of_times_has_a_line_for_every_page_with_code() -> None:

@@ -111,14 +111,14 @@ def pieces(text: str) -> list[str]:
 )
 def test_no_text_changes_what_a_figure_is_made_of() -> None:
     usual = [Structure(figure._repr_html_()).elements for figure in figures(PLAIN)]
-    for text in HOSTILE[::2]:  # both kinds of each pair take the same way through matplotlib
+    for text in HOSTILE[:10:2] + HOSTILE[10:]:  # whole formulas and markup: one of each pair says what the other says
         for figure, elements in zip(figures(text), usual, strict=True):
             html = figure._repr_html_()
             assert html.encode() and Structure(html).scripts == 0
             strange = Structure(html).elements - elements
             assert not any(tag not in {t for t, *_ in elements} or "on" in str(names) for tag, *names in strange), text
             svg, caption = list(ET.fromstring(html))  # well-formed as well: it can be saved as an .svg
-            assert caption.text == drawable(f"Caption: {text}")
+            assert caption.text == drawable(f"Caption: {text}").replace("\r\n", "\n")  # as every reader of XML does
             assert svg.get("aria-label") == drawable(" ".join(f"What this figure shows: {text}".split()))
 
 
@@ -141,7 +141,7 @@ def test_any_characters_can_be_the_labels_of_a_map(labels: list[str]) -> None:
     ax = plots.heatmap(np.arange(36).reshape(6, 6), rows=labels, columns=labels, label=None)
     figure = plots.show(ax, alt="Six labels of any characters on both sides.")
     words = ["".join(t.itertext()) for t in ET.fromstring(figure.svg).iter("{http://www.w3.org/2000/svg}text")]
-    assert set(words) == {w for w in map(plots.visible, labels) if w.strip()} or len(words) <= 12
+    assert words == 2 * [w for w in map(plots.visible, labels) if w.strip()]  # below, then on the left
 
 
 def test_a_corpus_of_markup_is_learnt_and_shown(tmp_path: Path) -> None:
@@ -172,9 +172,8 @@ def test_what_a_check_says_is_plain_text(capsys: pytest.CaptureFixture[str]) -> 
         print(SCRIPT)
         raise ValueError(SCRIPT)
 
-    assert not checks.check("day09", attention)
+    assert checks.check("day09", attention) is False  # and nothing that a notebook would show as HTML
     assert capsys.readouterr().out.count(SCRIPT) >= 1  # a notebook shows what is printed as text
-    assert not hasattr(checks.check, "_repr_html_")
 
 
 @pytest.mark.browser

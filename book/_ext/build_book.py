@@ -92,10 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nThe book is not built: {len(failed)} page(s) failed: {', '.join(failed)}.", file=sys.stderr)
         return 1
     made_from = course.build_folder / "html.made_from"  # what the learner's site was made from
-    built = options.edition == "learner" and made_from.exists() and not missing_pages(course)
-    if built and made_from.read_text() == fingerprint(course):
-        print(f"Nothing has changed since the site was built. Open {course.site_folder / 'index.html'}")
-        return 0
+    if options.edition == "learner":
+        sources = fingerprint(course)  # of now: files may change while it is built
+        if made_from.exists() and made_from.read_text() == sources and not missing_pages(course):
+            print(f"Nothing has changed since the site was built. Open {course.site_folder / 'index.html'}")
+            return 0
+        made_from.unlink(missing_ok=True)  # a build with problems leaves a site that is made from something else
     try:
         problems = build(course) if options.edition == "learner" else build_edition(course, options.edition)
     except (EditionFailed, PageError) as error:
@@ -104,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(problems), file=sys.stderr)
         return 1
     if options.edition == "learner":
-        made_from.write_text(fingerprint(course))
+        made_from.write_text(sources)
     site = course.site_of(options.edition) / "index.html"
     print(f"\nBuilt in {duration(time.perf_counter() - started)}. Open {site}")
     return 0
