@@ -111,7 +111,7 @@ def check_prompt(model: GPT, idx: Any) -> Tensor:
         idx = torch.as_tensor(idx, device=model.lm_head.weight.device)
         found = f"{str(idx.dtype).removeprefix('torch.')} of shape {tuple(idx.shape)}"
         fits = idx.ndim == 2 and idx.numel() > 0
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         found, fits = f"{type(idx).__name__} {idx!r:.40}", False
     if not fits or idx.is_floating_point() or idx.is_complex() or idx.dtype == torch.bool:
         raise CourseError(f"The prompt must be whole-number token ids of shape (B, T), both at least 1, not {found}.")

@@ -672,6 +672,7 @@ BAD_PROMPTS = [
     None,
     [["a"]],
     {"idx": 1},
+    [-(10**309), 0.0],  # too large for a float
 ]
 
 
