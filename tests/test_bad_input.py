@@ -63,7 +63,7 @@ IDS = torch.arange(60) % 11
 
 
 def assert_sentence(error: CourseError) -> None:
-    assert str(error).endswith(".") and "\n" not in str(error), repr(str(error))
+    assert str(error).endswith((".", "?")) and "\n" not in str(error), repr(str(error))  # "did you mean tour01?"
 
 
 # --- what is typed in a cell -----------------------------------------------------------------------------------
