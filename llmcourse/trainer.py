@@ -322,7 +322,7 @@ class Trainer:
         return self.seconds
 
     def diverged(self) -> bool:
-        """Whether a weight is nan or infinite. Their norm is quick and clears nearly every model; else each is."""
+        """Whether a weight is nan or infinite. Their norm is quick and mostly clears them; if not, all are asked."""
         weights = list(self.model.parameters())
         if torch.nn.utils.get_total_norm(weights).isfinite():
             return False
